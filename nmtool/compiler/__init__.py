@@ -1,0 +1,1 @@
+"""Graph to frozen program: lowering, passes, placement, design rules. Knows no backend."""

@@ -1,0 +1,1 @@
+"""Data sets, encoders, event recordings."""

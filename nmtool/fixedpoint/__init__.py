@@ -1,0 +1,1 @@
+"""Integer arithmetic of the chip, one formula per function. NumPy is the oracle."""

@@ -1,0 +1,1 @@
+"""Networks of other libraries to and from the graph."""

@@ -1,0 +1,1 @@
+"""From real numbers to the chip's grid: scales, calibration, noise."""

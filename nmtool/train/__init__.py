@@ -1,0 +1,1 @@
+"""Training of robust spiking networks from a recipe."""

@@ -1,0 +1,1 @@
+"""The compiled integer network as a differentiable torch module."""
