@@ -1,0 +1,26 @@
+"""``nmtool explain``: what an error code means."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from nmtool.cli.ui import Ui
+from nmtool.cli.verbs import verb
+from nmtool.errors import CODES, ConfigError, did_you_mean, exit_code_of
+
+
+def register(root: typer.Typer) -> None:
+    """Add the verb to the command line."""
+
+    @verb(root, "explain", "nmtool explain NM203", "nmtool explain NM203 --json", panel="Look up")
+    def explain(
+        ui: Ui, code: Annotated[str, typer.Argument(metavar="CODE", help="A code from a message, such as NM203.")]
+    ) -> None:
+        """Say what the code of a message means."""
+        name = code.upper().strip("[]")
+        if name not in CODES:
+            raise ConfigError("NM005", code, "no such code", did_you_mean(name, CODES))
+        document = {"code": name, "meaning": CODES[name], "exit_code": exit_code_of(name)}
+        ui.result(document, f"{name}  {CODES[name]}\n       As an error it ends with exit code {exit_code_of(name)}.")

@@ -1,0 +1,134 @@
+"""A program's connection on tensors: exact integer sums in floating point, differentiable in the source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nmtool.compiler.program import Connection
+from nmtool.errors import BackendUnavailableError
+from nmtool.fixedpoint.ops import U_HALF
+from nmtool.twin.fixed import INT32_HALF, wrap
+
+EXACT_FLOAT32 = 1 << 24
+EXACT_FLOAT64 = 1 << 53
+EXACT_TF32 = 1 << 11
+
+
+def straight_through(x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
+    """``f(x)`` with the derivative of the identity; exact where ``x`` and ``f(x)`` are multiples of a power of two."""
+    fixed = x.detach()
+    return x + (f(fixed) - fixed)
+
+
+class Synapses(nn.Module):
+    """One connection.
+
+    Args:
+        connection: integer weights.
+        sizes: number of targets and of sources.
+        max_message: largest magnitude of a source's value; 1 for spikes.
+        on_chip: apply the shift by ``weight_exp`` and the accumulator's wraps; a host's sums are plain int64.
+
+    Attributes:
+        bound: largest magnitude that can come out.
+
+    Raises:
+        BackendUnavailableError: NM304 if the sums could leave what float64 holds exactly.
+    """
+
+    def __init__(
+        self, connection: Connection, sizes: tuple[int, int], max_message: int = 1, on_chip: bool = True
+    ) -> None:
+        super().__init__()
+        c = self.connection = connection
+        self.n_out, self.n_in = sizes
+        self.max_message, self.on_chip = (max_message if c.message_bits or not on_chip else 1), on_chip
+        self.sum_bound = _largest_row(c, self.n_out) * self.max_message
+        self.bound = self.sum_bound << max(c.weight_exp, 0)
+        if self.bound >= EXACT_FLOAT64:
+            raise BackendUnavailableError(
+                "NM304", c.name, f"sums may reach {self.bound:.3g}, the differentiable twin is exact below 2**53",
+                "Run this program on the simulator, without gradients",
+            )
+        exact32 = self.bound < EXACT_FLOAT32 and int(np.abs(c.weights).max(initial=0)) < EXACT_TF32
+        self.dtype = torch.float32 if exact32 else torch.float64
+        self.delays = tuple(int(d) for d in np.unique(c.delay_steps))
+        for d in self.delays:
+            kept = np.where(np.broadcast_to(c.delay_steps == d, c.weights.shape), c.weights, 0)
+            self.register_buffer(f"weights_{d}", torch.from_numpy(kept.astype(np.int32)), persistent=False)
+        indices = None if c.indices is None else torch.from_numpy(c.indices.astype(np.int64))
+        self.register_buffer("indices", indices, persistent=False)
+
+    def slots(self, source: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Per delay in steps what arrives after it: ``[T, B, n_in]`` to ``[T, B, n_out]``, before summation."""
+        c = self.connection
+        if self.on_chip and not c.message_bits and self.max_message == 1:
+            source = straight_through(source, lambda s: (s != 0).to(s.dtype))
+        for d in self.delays:
+            acc = self._sum(getattr(self, f"weights_{d}").to(self.dtype), source.to(self.dtype))
+            yield d, self._on_chip(acc) if self.on_chip else acc
+
+    def forward(self, source: Tensor, n_steps: int) -> Tensor:
+        """Everything that arrives, ``[n_steps, B, n_out]``.
+
+        Args:
+            source: ``[T, B, n_in]``, or ``[1, B, n_in]`` for a value that stays.
+            n_steps: T.
+        """
+        total: Tensor | None = None
+        for d, acc in self.slots(source):
+            late = delayed(acc, d, n_steps)
+            total = late if total is None else total + late
+        if total is None:
+            return source.new_zeros(1, source.shape[1], self.n_out).expand(n_steps, -1, -1)
+        return total
+
+    def _sum(self, weights: Tensor, source: Tensor) -> Tensor:
+        c = self.connection
+        lead = source.shape[:-1]
+        if c.kind == "dense":
+            return F.linear(source, weights)
+        if c.kind == "sparse":
+            matrix = torch.sparse_coo_tensor(self.indices, weights, (self.n_out, self.n_in), is_coalesced=True,
+                                             check_invariants=False)
+            return torch.sparse.mm(matrix, source.reshape(-1, self.n_in).T).T.reshape(*lead, self.n_out)
+        out = F.conv2d(source.reshape(-1, *(c.in_shape or ())), weights, None, c.stride, c.padding, c.dilation, c.groups)
+        return out.reshape(*lead, self.n_out)
+
+    def _on_chip(self, acc: Tensor) -> Tensor:
+        c = self.connection
+        if c.kind == "conv":
+            return straight_through(acc, lambda a: wrap(a, U_HALF)) if self.sum_bound >= U_HALF else acc
+        if self.sum_bound >= INT32_HALF:
+            acc = straight_through(acc, lambda a: wrap(a, INT32_HALF))
+        if c.weight_exp < 0:
+            return straight_through(acc * 2.0**c.weight_exp, torch.floor)
+        shifted = acc * 2.0**c.weight_exp
+        return straight_through(shifted, lambda a: wrap(a, INT32_HALF)) if self.bound >= INT32_HALF else shifted
+
+
+def delayed(x: Tensor, delay: int, n_steps: int) -> Tensor:
+    """``[T, B, N]`` (or one step that stays) shifted to later by ``delay`` steps, zeros before, ``n_steps`` long."""
+    if x.shape[0] == 1:
+        x = x.expand(n_steps, -1, -1)
+    if delay == 0:
+        return x
+    late = x[: max(n_steps - delay, 0)]
+    return torch.cat([late.new_zeros(min(delay, n_steps), *x.shape[1:]), late])
+
+
+def _largest_row(c: Connection, n_out: int) -> int:
+    """Largest sum of absolute weights into one target."""
+    w = np.abs(c.weights.astype(np.int64))
+    if c.kind == "sparse":
+        rows = np.zeros(n_out, np.int64)
+        if c.indices is not None:
+            np.add.at(rows, c.indices[0], w)
+    else:
+        rows = w.reshape(w.shape[0], -1).sum(axis=1)
+    return int(rows.max(initial=0))
