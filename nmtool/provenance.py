@@ -39,8 +39,12 @@ def writing(path: Path) -> Iterator[Path]:
         part.chmod(0o644)
         part.replace(path)
     except OSError as e:
-        raise ConfigError("NM002", str(path), f"cannot be written ({e.strerror or e})",
-                          "Choose a folder that you may write to, with --out") from e
+        raise ConfigError(
+            "NM002",
+            str(path),
+            f"cannot be written ({e.strerror or e})",
+            "Choose a folder that you may write to, with --out",
+        ) from e
     finally:
         if part is not None:
             part.unlink(missing_ok=True)

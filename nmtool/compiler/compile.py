@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nmtool.compiler.check import check_graph, check_placement, check_program
 from nmtool.compiler.links import constants, links
-from nmtool.compiler.lower import Context, Lowered, lower
+from nmtool.compiler.lower import Context, Lowered, lower, neuron_of
 from nmtool.compiler.options import CompileOptions
 from nmtool.compiler.passes import balance, latencies
 from nmtool.compiler.place import Placement, place
@@ -63,20 +63,29 @@ def compile_graph(graph: Graph, spec: TargetSpec, options: CompileOptions | None
     arriving, bias = links(graph), constants(graph)
     order = tuple(n for n in graph.order() if graph.nodes[n].neuron is not None)
     context = Context(spec, options, source)
-    parts = {n: lower(graph.nodes[n], tuple(k for k in arriving if k.target == n), bias[n], context) for n in order}
+    parts = {
+        n: lower(graph.nodes[n], tuple(k for k in arriving if k.target == n), bias[n], context) for n in order
+    }
     program, findings = _assemble(graph, spec, source, order, parts)
     findings += check_program(program, spec)
     raise_errors(findings)
     placement = place(program, spec)
     findings += check_placement(program, placement, spec)
     raise_errors(findings)
-    info = {**program.info, "placement": placement.as_dict(), "n_cores": placement.n_cores, "n_chips": placement.n_chips,
-            "options": {**vars(options), "allow": sorted(options.allow)}}
+    info = {
+        **program.info,
+        "placement": placement.as_dict(),
+        "n_cores": placement.n_cores,
+        "n_chips": placement.n_chips,
+        "options": {**vars(options), "allow": sorted(options.allow)},
+    }
     return Compiled(
-        replace(program, info=info), findings, placement,
+        replace(program, info=info),
+        findings,
+        placement,
         {node: w for part in parts.values() for node, w in part.weights.items()},
         {n: part.bias for n, part in parts.items()},
-        {n: _realised(graph.nodes[n].neuron, part) for n, part in parts.items()},  # type: ignore[arg-type]
+        {n: realised(neuron_of(graph.nodes[n]), part) for n, part in parts.items()},
     )
 
 
@@ -86,8 +95,12 @@ def _input(graph: Graph, options: CompileOptions) -> InputSpec:
         return InputSpec(graph.input, shape, "spikes", model.n_steps, 1.0, 1)
     low, high = model.bounds
     if low != 0 or high <= 0:
-        raise ModelError("NM103", graph.input, f"analog input has bounds {low:g} to {high:g}; they have to start at 0",
-                         "Move the normalisation into the first layer's weights and bias")
+        raise ModelError(
+            "NM103",
+            graph.input,
+            f"analog input has bounds {low:g} to {high:g}; they have to start at 0",
+            "Move the normalisation into the first layer's weights and bias",
+        )
     top = (1 << options.input_bits) - 1
     return InputSpec(graph.input, shape, model.encoder, model.n_steps, high / top, top)
 
@@ -97,15 +110,28 @@ def _assemble(
 ) -> tuple[Program, tuple[Diagnostic, ...]]:
     hosts = {n: p.host for n, p in parts.items() if p.host is not None}
     if len(hosts) > 1:
-        raise ModelError("NM103", graph.input, f"an analog input feeds {len(hosts)} populations ({', '.join(hosts)}); the host layer serves one",
-                         "Join them into one layer")
+        raise ModelError(
+            "NM103",
+            graph.input,
+            f"an analog input feeds {len(hosts)} populations ({', '.join(hosts)}); the host layer serves one",
+            "Join them into one layer",
+        )
     connections = tuple(c for n in order for c in parts[n].connections)
     latency = latencies(order, connections, source.name, frozenset(hosts))
     populations, findings = balance([parts[n].population for n in order], connections, latency, spec)
     output = _output(graph)
     return Program(
-        spec.name, source, populations, connections, next(iter(hosts.values()), None), output, graph.model.readout,
-        graph.model.dt_s, graph.model.class_labels, graph.sha256, {"quantisation": [parts[n].report for n in order]},
+        spec.name,
+        source,
+        populations,
+        connections,
+        next(iter(hosts.values()), None),
+        output,
+        graph.model.readout,
+        graph.model.dt_s,
+        graph.model.class_labels,
+        graph.sha256,
+        {"quantisation": [parts[n].report for n in order]},
     ), findings
 
 
@@ -116,13 +142,17 @@ def _output(graph: Graph) -> str:
         before = graph.predecessors(name)
         kind = type(graph.nodes[name].op).__name__
         if len(before) != 1 or kind not in ("Output", "Flatten"):
-            raise ModelError("NM103", name, f"the output is a {kind} with {len(before)} inputs; it has to be one population of neurons",
-                             "End the network with a neuron layer (LIF, or LI for a membrane readout)")
+            raise ModelError(
+                "NM103",
+                name,
+                f"the output is a {kind} with {len(before)} inputs; it has to be one population of neurons",
+                "End the network with a neuron layer (LIF, or LI for a membrane readout)",
+            )
         name = before[0]
     return name
 
 
-def _realised(neuron: NeuronSemantics, part: Lowered) -> NeuronSemantics:
+def realised(neuron: NeuronSemantics, part: Lowered) -> NeuronSemantics:
     """The chip's own decays, threshold and noise in real units; the reset goes to zero of the shifted state."""
     p = part.population
     shape = p.shape
@@ -139,5 +169,3 @@ def _realised(neuron: NeuronSemantics, part: Lowered) -> NeuronSemantics:
         v_th=np.where(np.isfinite(neuron.v_th), v_th, neuron.v_th),
         noise_std=float(noise["sigma_realised"]) if noise else 0.0,
     )
-
-

@@ -44,7 +44,7 @@ def _row_sums(link: Link, effective: F64) -> F64:
     w = link.expand(effective)
     n = int(np.prod(link.out_shape))
     if link.kind == "sparse" and link.indices is not None:
-        return np.bincount(link.indices[0], w, minlength=n)
+        return np.bincount(link.indices[0], w, minlength=n).astype(np.float64)
     sums = w.reshape(w.shape[0], -1).sum(axis=1)
     result: F64 = np.repeat(sums, n // len(sums))
     return result
@@ -62,12 +62,23 @@ def host_layer(
         TargetError: NM205 if the first layer has delays.
     """
     if link.delay_steps.any():
-        raise TargetError("NM205", link.target, "a delay before the first layer has no meaning for a constant input", "Remove it")
+        raise TargetError(
+            "NM205",
+            link.target,
+            "a delay before the first layer has no meaning for a constant input",
+            "Remove it",
+        )
     rows = rows_of(link, gain)
     units_per_volt = 1 / population.scale
     top = largest_bias(link, gain, bias, source) * units_per_volt
     man_max = int(spec.number("neuron.bias_man_max"))
-    exp = int(np.clip(np.ceil(np.log2(max(top, 1) / (man_max - 1))), spec.number("neuron.bias_exp_min"), spec.number("neuron.bias_exp_max")))
+    exp = int(
+        np.clip(
+            np.ceil(np.log2(max(top, 1) / (man_max - 1))),
+            spec.number("neuron.bias_exp_min"),
+            spec.number("neuron.bias_exp_max"),
+        )
+    )
     per_man = units_per_volt / 2.0**exp
     effective = link.base * (link.factor * rows * source.x_scale * per_man)
     largest = np.abs(effective).max(initial=0.0)
@@ -78,5 +89,7 @@ def host_layer(
     wired = connection(link, f"{link.source}->{link.target}", link.expand(integers), 0, grid, source.x_max)
     constant = np.rint(bias.ravel() * per_man * 2.0**shift).astype(np.int64)
     layer = HostLayer(wired, constant, shift, int(spec.number("neuron.bias_man_min")), man_max)
-    silent = replace(population, bias_man=np.zeros(population.shape, np.int32), bias_exp=np.asarray(exp, np.int32))
+    silent = replace(
+        population, bias_man=np.zeros(population.shape, np.int32), bias_exp=np.asarray(exp, np.int32)
+    )
     return silent, layer, np.asarray(link.factor * rows * source.x_scale * per_man * 2.0**shift)

@@ -64,8 +64,12 @@ def rows_of(link: Link, gain: F64) -> F64:
         return gain.ravel()[link.indices[0]] if link.indices is not None else gain.ravel()[:0]
     per_channel = gain.reshape(gain.shape[0], -1)
     if np.ptp(per_channel, axis=1).max() > 1e-12 * np.abs(gain).max():
-        raise TargetError("NM205", link.target, "input gains differ between positions behind a convolution",
-                          "Use one time constant per channel")
+        raise TargetError(
+            "NM205",
+            link.target,
+            "input gains differ between positions behind a convolution",
+            "Use one time constant per channel",
+        )
     return per_channel[:, :1, None, None]
 
 
@@ -73,7 +77,10 @@ def arrange(
     links: tuple[Link, ...], gain: F64, payloads: tuple[int, ...], spec: TargetSpec, bits: int, split: bool
 ) -> tuple[Incoming, ...]:
     """Choose each link's grid; with ``split`` a mixed matrix becomes an excitatory and an inhibitory one."""
-    limits = {k: int(spec.number(f"synapse.{k}")) for k in ("mixed_min", "mixed_max", "excitatory_max", "inhibitory_min")}
+    limits = {
+        k: int(spec.number(f"synapse.{k}"))
+        for k in ("mixed_min", "mixed_max", "excitatory_max", "inhibitory_min")
+    }
     result = []
     for link, payload in zip(links, payloads, strict=True):
         whole = Incoming(link, rows_of(link, gain), scheme.grid_for(link.base, bits, limits), payload)
@@ -81,8 +88,14 @@ def arrange(
             result.append(whole)
             continue
         for half, suffix in ((np.maximum(link.base, 0), "+"), (np.minimum(link.base, 0), "-")):
-            result.append(replace(whole, link=replace(link, base=half), suffix=suffix,
-                                  grid=scheme.grid_for(half, bits, limits)))
+            result.append(
+                replace(
+                    whole,
+                    link=replace(link, base=half),
+                    suffix=suffix,
+                    grid=scheme.grid_for(half, bits, limits),
+                )
+            )
     return tuple(result)
 
 
@@ -94,21 +107,35 @@ def quantise(
     Returns:
         connections; real values on the grid per graph node whose weights these are; report rows.
     """
-    connections, on_grid, rows = [], {}, []
+    connections: list[Connection] = []
+    on_grid: dict[str, F64] = {}
+    rows: list[dict[str, Any]] = []
     for item, exponent in zip(chip, scale.weight_exps, strict=True):
         per_volt = scale.units_per_volt / scheme.UNIT / 2.0**exponent
         integers, clipped = item.grid.quantise(item.effective * per_volt)
         name = f"{item.link.source}->{item.link.target}{item.suffix}"
-        name += f"#{sum(c.name.startswith(name) for c in connections)}" if any(c.name == name for c in connections) else ""
-        connections.append(connection(item.link, name, item.link.expand(integers), exponent, item.grid, item.payload))
+        name += (
+            f"#{sum(c.name.startswith(name) for c in connections)}"
+            if any(c.name == name for c in connections)
+            else ""
+        )
+        connections.append(
+            connection(item.link, name, item.link.expand(integers), exponent, item.grid, item.payload)
+        )
         if item.link.node is not None:
             back = integers / (per_volt * item.link.factor * item.gain)
             on_grid[item.link.node] = on_grid.get(item.link.node, 0.0) + back
-        rows.append({
-            "connection": name, "on": "chip", "weight_bits": item.grid.bits, "sign_mode": item.grid.sign_mode,
-            "weight_exp": exponent, "clipped_share": clipped / max(integers.size, 1),
-            **scheme.error_report(item.effective, integers, per_volt),
-        })
+        rows.append(
+            {
+                "connection": name,
+                "on": "chip",
+                "weight_bits": item.grid.bits,
+                "sign_mode": item.grid.sign_mode,
+                "weight_exp": exponent,
+                "clipped_share": clipped / max(integers.size, 1),
+                **scheme.error_report(item.effective, integers, per_volt),
+            }
+        )
     return tuple(connections), on_grid, rows
 
 
@@ -116,15 +143,29 @@ def connection(
     link: Link, name: str, weights: NDArray[Any], exponent: int, grid: scheme.Grid, payload: int
 ) -> Connection:
     """The program's connection for a quantised link; message bits hold the payload, 0 for spikes."""
-    conv = {k: getattr(link, k) for k in ("stride", "padding", "dilation", "groups")} if link.kind == "conv" else {}
+    conv = (
+        {k: getattr(link, k) for k in ("stride", "padding", "dilation", "groups")}
+        if link.kind == "conv"
+        else {}
+    )
     if link.kind == "conv":
         conv |= {"in_shape": link.in_shape, "out_shape": link.out_shape}
-    order = np.arange(weights.size) if link.indices is None else np.lexsort((link.indices[1], link.indices[0]))
+    order = (
+        np.arange(weights.size) if link.indices is None else np.lexsort((link.indices[1], link.indices[0]))
+    )
     sparse = link.kind == "sparse"
     delay = link.delay_steps[order] if sparse and link.delay_steps.ndim else link.delay_steps
     return Connection(
-        name, link.source, link.target, link.kind,  # type: ignore[arg-type]
-        np.ascontiguousarray(weights[order] if sparse else weights, np.int32), exponent, grid.bits, grid.sign_mode,
-        0 if payload == 1 else int(payload).bit_length(), np.asarray(delay, np.int32),
-        np.ascontiguousarray(link.indices[:, order]) if sparse and link.indices is not None else None, **conv,
+        name,
+        link.source,
+        link.target,
+        link.kind,  # type: ignore[arg-type]
+        np.ascontiguousarray(weights[order] if sparse else weights, np.int32),
+        exponent,
+        grid.bits,
+        grid.sign_mode,
+        0 if payload == 1 else int(payload).bit_length(),
+        np.asarray(delay, np.int32),
+        np.ascontiguousarray(link.indices[:, order]) if sparse and link.indices is not None else None,
+        **conv,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -66,19 +66,34 @@ def lower(node: Node, incoming: tuple[Link, ...], bias: F64, context: Context) -
     Raises:
         TargetError: NM205 where the neuron has no counterpart. Ranges are left to the design rules.
     """
-    neuron, spec, source = _neuron(node), context.spec, context.source
-    gain = np.broadcast_to(neuron.gain_mem * (1.0 if neuron.beta_syn is None else neuron.gain_syn), node.out_shape)
+    neuron, spec, source = neuron_of(node), context.spec, context.source
+    gain = np.broadcast_to(
+        neuron.gain_mem * (1.0 if neuron.beta_syn is None else neuron.gain_syn), node.out_shape
+    )
     if (gain <= 0).any():
-        raise TargetError("NM205", node.name, f"input gain {float(gain.min())} is not positive", "Move the sign into the weights")
+        raise TargetError(
+            "NM205",
+            node.name,
+            f"input gain {float(gain.min())} is not positive",
+            "Move the sign into the weights",
+        )
     decay_syn = DECAY_UNITY if neuron.beta_syn is None else _lost(neuron.beta_syn)
     on_host = source.encoder == "direct" and not spec.flag("input.graded")
     host_link = next((k for k in incoming if on_host and k.source == source.name), None)
     chip_links = tuple(k for k in incoming if k is not host_link)
-    payloads = tuple(source.x_max if source.encoder == "direct" and k.source == source.name else 1 for k in chip_links)
-    chip_links = tuple(_per_unit(k, source) if p > 1 else k for k, p in zip(chip_links, payloads, strict=True))
+    payloads = tuple(
+        source.x_max if source.encoder == "direct" and k.source == source.name else 1 for k in chip_links
+    )
+    chip_links = tuple(
+        _per_unit(k, source) if p > 1 else k for k, p in zip(chip_links, payloads, strict=True)
+    )
     chip = arrange(chip_links, gain, payloads, spec, context.options.weight_bits, context.options.sign_split)
     constant = _constant(node, neuron, bias, gain, decay_syn, context)
-    top_bias = largest_bias(host_link, gain, constant, source) if host_link else float(np.abs(constant).max(initial=0))
+    top_bias = (
+        largest_bias(host_link, gain, constant, source)
+        if host_link
+        else float(np.abs(constant).max(initial=0))
+    )
     budget = _budget(neuron, chip, top_bias, decay_syn, spec)
     scale, noise = _scale(node, neuron, budget, context)
     population = _population(node, neuron, scale, noise, constant, spec)
@@ -89,15 +104,28 @@ def lower(node: Node, incoming: tuple[Link, ...], bias: F64, context: Context) -
         population, host, factor = host_layer(population, host_link, gain, constant, source, spec)
         real_bias = host.bias / 2.0**host.shift * 2.0 ** float(population.bias_exp) * population.scale
         integers = np.rint(host_link.base * factor)
-        rows.append({"connection": host.connection.name, "on": "host", "weight_bits": int(spec.number("host.weight_bits")),
-                     **scheme.error_report(host_link.base * factor, integers, 1.0)})
+        rows.append(
+            {
+                "connection": host.connection.name,
+                "on": "host",
+                "weight_bits": int(spec.number("host.weight_bits")),
+                **scheme.error_report(host_link.base * factor, integers, 1.0),
+            }
+        )
         if host_link.node is not None:
             weights[host_link.node] = integers / factor
-    return Lowered(population, connections, host, _report(neuron, scale, budget, noise, population, rows), weights,
-                   real_bias.reshape(node.out_shape) / gain)
+    return Lowered(
+        population,
+        connections,
+        host,
+        _report(neuron, scale, budget, noise, population, rows),
+        weights,
+        real_bias.reshape(node.out_shape) / gain,
+    )
 
 
-def _neuron(node: Node) -> NeuronSemantics:
+def neuron_of(node: Node) -> NeuronSemantics:
+    """The neuron of a node that has to be one."""
     if node.neuron is None:
         raise TargetError("NM205", node.name, "is not a neuron", "Compile neuron nodes only")
     return node.neuron
@@ -105,8 +133,6 @@ def _neuron(node: Node) -> NeuronSemantics:
 
 def _per_unit(link: Link, source: InputSpec) -> Link:
     """A graded input arrives as an integer: fold its unit into the factor."""
-    from dataclasses import replace
-
     return replace(link, factor=link.factor * source.x_scale)
 
 
@@ -115,18 +141,26 @@ def _lost(beta: F64) -> NDArray[np.int64]:
     return np.rint(DECAY_UNITY * (1 - np.asarray(beta))).astype(np.int64)
 
 
-def _constant(node: Node, neuron: NeuronSemantics, bias: F64, gain: F64, decay_syn: Any, context: Context) -> F64:
+def _constant(
+    node: Node, neuron: NeuronSemantics, bias: F64, gain: F64, decay_syn: Any, context: Context
+) -> F64:
     """Volts added per step, with the state shifted so that the reset goes to zero (reference nir.md, section 8)."""
     leak = neuron.leak + (neuron.beta_mem - 1) * neuron.v_reset
     if np.any(bias) and neuron.beta_syn is not None:
         if "steady-state-bias" not in context.options.allow:
-            raise TargetError("NM205", node.name, "a bias enters a synaptic filter, which the target's bias register bypasses",
-                              "Remove the bias, or accept its steady state with --allow steady-state-bias")
+            raise TargetError(
+                "NM205",
+                node.name,
+                "a bias enters a synaptic filter, which the target's bias register bypasses",
+                "Remove the bias, or accept its steady state with --allow steady-state-bias",
+            )
         bias = bias * DECAY_UNITY / np.maximum(decay_syn, 1)
     return np.broadcast_to(bias * gain + leak, node.out_shape).astype(np.float64)
 
 
-def _budget(neuron: NeuronSemantics, chip: tuple[Incoming, ...], top_bias: float, decay_syn: Any, spec: TargetSpec) -> scheme.Budget:
+def _budget(
+    neuron: NeuronSemantics, chip: tuple[Incoming, ...], top_bias: float, decay_syn: Any, spec: TargetSpec
+) -> scheme.Budget:
     v_th = neuron.v_th - neuron.v_reset
     finite = v_th[np.isfinite(v_th)]
     top_th = float(finite.max(initial=0.0))
@@ -137,11 +171,15 @@ def _budget(neuron: NeuronSemantics, chip: tuple[Incoming, ...], top_bias: float
         threshold=spec.number("neuron.v_th_man_max") * scheme.UNIT / top_th if top_th > 0 else np.inf,
         bias=bias_max / top_bias if top_bias > 0 else np.inf,
         current=scheme.current_budget(sum(i.row_sum() for i in chip), int(np.min(decay_syn))),
-        exponents=(0, 0) if conv else (int(spec.number("synapse.exp_min")), int(spec.number("synapse.exp_max"))),
+        exponents=(0, 0)
+        if conv
+        else (int(spec.number("synapse.exp_min")), int(spec.number("synapse.exp_max"))),
     )
 
 
-def _scale(node: Node, neuron: NeuronSemantics, budget: scheme.Budget, context: Context) -> tuple[scheme.Scale, NoiseMap | None]:
+def _scale(
+    node: Node, neuron: NeuronSemantics, budget: scheme.Budget, context: Context
+) -> tuple[scheme.Scale, NoiseMap | None]:
     scale = scheme.choose_scale(budget)
     if neuron.noise_std == 0 or "no-noise" in context.options.allow:
         return scale, None
@@ -149,23 +187,46 @@ def _scale(node: Node, neuron: NeuronSemantics, budget: scheme.Budget, context: 
     mapped = None
     if spec.has("noise.exp_max"):
         exponents = (int(spec.number("noise.exp_min")), int(spec.number("noise.exp_max")))
-        mapped = map_noise(neuron.noise_std, scale.units_per_volt, exponents, options.noise_model, options.noise_draws)
+        mapped = map_noise(
+            neuron.noise_std, scale.units_per_volt, exponents, options.noise_model, options.noise_draws
+        )
     if mapped is None:
-        raise TargetError("NM208", node.name, f"noise of {neuron.noise_std:g} V cannot be produced ({spec.cite('noise.exp_min')})",
-                          "Train with other noise, or drop it with --allow no-noise")
+        raise TargetError(
+            "NM208",
+            node.name,
+            f"noise of {neuron.noise_std:g} V cannot be produced ({spec.cite('noise.exp_min')})",
+            "Train with other noise, or drop it with --allow no-noise",
+        )
     return scheme.with_scale(mapped.units_per_volt, budget), mapped
 
 
-def _population(node: Node, neuron: NeuronSemantics, scale: scheme.Scale, noise: NoiseMap | None, constant: F64, spec: TargetSpec) -> Population:
+def _population(
+    node: Node,
+    neuron: NeuronSemantics,
+    scale: scheme.Scale,
+    noise: NoiseMap | None,
+    constant: F64,
+    spec: TargetSpec,
+) -> Population:
     shape = node.out_shape
     per_volt = scale.units_per_volt
-    v_th = np.where(np.isfinite(neuron.v_th), (neuron.v_th - neuron.v_reset) * per_volt / scheme.UNIT, spec.number("neuron.v_th_man_max"))
+    v_th = np.where(
+        np.isfinite(neuron.v_th),
+        (neuron.v_th - neuron.v_reset) * per_volt / scheme.UNIT,
+        spec.number("neuron.v_th_man_max"),
+    )
     man, exp = _mantissas(constant * per_volt, spec)
     syn = np.full(shape, DECAY_UNITY) if neuron.beta_syn is None else np.maximum(_lost(neuron.beta_syn), 1)
     return Population(
-        node.name, shape, _packed(syn, shape),
-        _packed(np.minimum(_lost(neuron.beta_mem), int(spec.number("neuron.decay_max_q12"))), shape), _packed(np.rint(v_th), shape),
-        np.ascontiguousarray(np.broadcast_to(man, shape), np.int32), _packed(exp, shape), 1 / per_volt, 0,
+        node.name,
+        shape,
+        _packed(syn, shape),
+        _packed(np.minimum(_lost(neuron.beta_mem), int(spec.number("neuron.decay_max_q12"))), shape),
+        _packed(np.rint(v_th), shape),
+        np.ascontiguousarray(np.broadcast_to(man, shape), np.int32),
+        _packed(exp, shape),
+        1 / per_volt,
+        0,
         noise=noise.spec if noise else None,
     )
 
@@ -174,29 +235,51 @@ def _packed(a: Any, shape: tuple[int, ...]) -> NDArray[np.int32]:
     """Scalar where all neurons agree, else ``[*shape]``; int32."""
     a = np.asarray(a)
     same = a.ndim == 0 or np.ptp(a) == 0
-    return np.asarray(a.flat[0], np.int32) if same else np.ascontiguousarray(np.broadcast_to(a, shape), np.int32)
+    return (
+        np.asarray(a.flat[0], np.int32) if same else np.ascontiguousarray(np.broadcast_to(a, shape), np.int32)
+    )
 
 
 def _mantissas(units: F64, spec: TargetSpec) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Bias as mantissa and the smallest exponent at which it fits, per neuron."""
     top = spec.number("neuron.bias_man_max")
-    exp = np.clip(np.ceil(np.log2(np.maximum(np.abs(units), 1) / top)), spec.number("neuron.bias_exp_min"), spec.number("neuron.bias_exp_max"))
+    exp = np.clip(
+        np.ceil(np.log2(np.maximum(np.abs(units), 1) / top)),
+        spec.number("neuron.bias_exp_min"),
+        spec.number("neuron.bias_exp_max"),
+    )
     return np.rint(units / 2.0**exp).astype(np.int64), exp.astype(np.int64)
 
 
-def _report(neuron: NeuronSemantics, scale: scheme.Scale, budget: scheme.Budget, noise: NoiseMap | None, population: Population, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _report(
+    neuron: NeuronSemantics,
+    scale: scheme.Scale,
+    budget: scheme.Budget,
+    noise: NoiseMap | None,
+    population: Population,
+    rows: list[dict[str, Any]],
+) -> dict[str, Any]:
     per_volt = scale.units_per_volt
     ceiling = 4096 * (1 - np.asarray(neuron.beta_mem))
     row: dict[str, Any] = {
-        "name": population.name, "units_per_volt": per_volt, "limited_by": budget.binding, "connections": rows,
-        "v_th_man": int(population.v_th_man.flat[0]), "v_th_resolution": scheme.UNIT / per_volt,
+        "name": population.name,
+        "units_per_volt": per_volt,
+        "limited_by": budget.binding,
+        "connections": rows,
+        "v_th_man": int(population.v_th_man.flat[0]),
+        "v_th_resolution": scheme.UNIT / per_volt,
         "bias_resolution": float(2.0 ** population.bias_exp.max() / per_volt),
         "decay_mem_rounding": float(np.abs(np.asarray(population.decay_mem_q12) - ceiling).max() / 4096),
     }
     if noise:
         row["noise"] = {
-            "sigma_model": neuron.noise_std, "sigma_realised": noise.std_units / per_volt, "exponent": noise.spec.exponent,
-            "mantissa_offset": noise.spec.mantissa_offset, "at": noise.spec.at, "model": noise.spec.model, "draws": noise.spec.draws,
+            "sigma_model": neuron.noise_std,
+            "sigma_realised": noise.std_units / per_volt,
+            "exponent": noise.spec.exponent,
+            "mantissa_offset": noise.spec.mantissa_offset,
+            "at": noise.spec.at,
+            "model": noise.spec.model,
+            "draws": noise.spec.draws,
             "cdf_error_vs_gaussian": noise.cdf_error,
             "support_in_std": None if np.isinf(noise.support_std) else noise.support_std,
         }

@@ -46,9 +46,20 @@ class CompileOptions:
             if not low <= value <= high:
                 raise ConfigError("NM004", name, f"is {value}, allowed are {low} to {high}")
         if self.noise_model not in ("uniform8", "irwin_hall", "gaussian"):
-            raise ConfigError("NM005", "noise_model", f"'{self.noise_model}' does not exist",
-                              did_you_mean(self.noise_model, ("uniform8", "irwin_hall", "gaussian")))
+            raise ConfigError(
+                "NM005",
+                "noise_model",
+                f"'{self.noise_model}' does not exist",
+                did_you_mean(self.noise_model, ("uniform8", "irwin_hall", "gaussian")),
+            )
         if self.noise_model == "uniform8" and self.noise_draws != 1:
-            raise ConfigError("NM004", "noise_draws", f"is {self.noise_draws}, but uniform8 is one draw", "Choose irwin_hall")
+            raise ConfigError(
+                "NM004",
+                "noise_draws",
+                f"is {self.noise_draws}, but uniform8 is one draw",
+                "Choose irwin_hall",
+            )
         for name in self.allow - LOSSY.keys():
-            raise ConfigError("NM005", "allow", f"no lossy step is called '{name}'", did_you_mean(name, LOSSY))
+            raise ConfigError(
+                "NM005", "allow", f"no lossy step is called '{name}'", did_you_mean(name, LOSSY)
+            )

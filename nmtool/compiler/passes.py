@@ -10,7 +10,9 @@ from nmtool.errors import Diagnostic
 from nmtool.target import TargetSpec
 
 
-def latencies(order: Sequence[str], connections: Sequence[Connection], input_name: str, host_driven: frozenset[str]) -> dict[str, int]:
+def latencies(
+    order: Sequence[str], connections: Sequence[Connection], input_name: str, host_driven: frozenset[str]
+) -> dict[str, int]:
     """Steps behind the input, per population: the longest path of synapse stages.
 
     A population that the host drives through its bias starts with the input. Connections with a delay in own time of at
@@ -31,7 +33,12 @@ def latencies(order: Sequence[str], connections: Sequence[Connection], input_nam
     return result
 
 
-def balance(populations: Sequence[Population], connections: Sequence[Connection], latency: Mapping[str, int], spec: TargetSpec) -> tuple[tuple[Population, ...], tuple[Diagnostic, ...]]:
+def balance(
+    populations: Sequence[Population],
+    connections: Sequence[Connection],
+    latency: Mapping[str, int],
+    spec: TargetSpec,
+) -> tuple[tuple[Population, ...], tuple[Diagnostic, ...]]:
     """Give every population its latency; paths that differ in depth are held back by chip delays.
 
     Returns:
@@ -43,12 +50,23 @@ def balance(populations: Sequence[Population], connections: Sequence[Connection]
         lag = latency[c.target] - latency[c.source] - 1
         low, high = int(c.delay_steps.min()) + lag, c.max_delay + lag
         if low < 0:
-            findings.append(Diagnostic(
-                "NM206", c.name, f"the loop through {c.source} and {c.target} takes {1 - lag} steps on the chip, the graph asks for "
-                f"{int(c.delay_steps.min())}", f"Add a delay of {-low} step{'s' if low < -1 else ''} on the feedback path"))
+            findings.append(
+                Diagnostic(
+                    "NM206",
+                    c.name,
+                    f"the loop through {c.source} and {c.target} takes {1 - lag} steps on the chip, the graph asks for "
+                    f"{int(c.delay_steps.min())}",
+                    f"Add a delay of {-low} step{'s' if low < -1 else ''} on the feedback path",
+                )
+            )
         if high > limit:
-            findings.append(Diagnostic(
-                "NM210" if c.max_delay > limit else "NM206", c.name,
-                f"needs a delay of {high} steps on the chip, {spec.name} allows {limit} ({spec.cite('synapse.max_delay_steps')})",
-                "Shorten the delay, or make the parallel branches more equal in depth"))
+            findings.append(
+                Diagnostic(
+                    "NM210" if c.max_delay > limit else "NM206",
+                    c.name,
+                    f"needs a delay of {high} steps on the chip, "
+                    f"{spec.name} allows {limit} ({spec.cite('synapse.max_delay_steps')})",
+                    "Shorten the delay, or make the parallel branches more equal in depth",
+                )
+            )
     return tuple(replace(p, latency=latency[p.name]) for p in populations), tuple(findings)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,9 +114,13 @@ def synapse_bits(c: Connection, counts: NDArray[np.int64], delay_bits: int, spec
     """
     index = 0 if c.kind == "dense" else _index_bits(spec)
     width = c.weight_bits + delay_bits + index
-    block, overhead, word = (int(spec.number(f"synapse.{k}")) for k in ("block_synapses", "block_overhead_bits", "word_bits"))
+    block, overhead, word = (
+        int(spec.number(f"synapse.{k}")) for k in ("block_synapses", "block_overhead_bits", "word_bits")
+    )
     full, rest = counts // block, counts % block
-    words = full * -(-(block * width + overhead) // word) + np.where(rest > 0, -(-(rest * width + overhead) // word), 0)
+    words = full * -(-(block * width + overhead) // word) + np.where(
+        rest > 0, -(-(rest * width + overhead) // word), 0
+    )
     return int(words.sum()) * word
 
 
@@ -137,14 +142,21 @@ def place(program: Program, spec: TargetSpec, progress: Callable[[str], None] | 
     for p in program.populations:
         if progress:
             progress(p.name)
-        chunks[p.name] = _split(p.n_neurons, lambda c, p=p: _input_uses(program, p, c, spec))  # type: ignore[misc]
+        chunks[p.name] = _split(p.n_neurons, partial(_input_uses, program, p, spec))
+    while True:
+        axons = {p.name: _output_axons(program, p, chunks) for p in program.populations}
+        split = {
+            p.name: _split(p.n_neurons, partial(_output_uses, axons[p.name], spec), len(chunks[p.name]))
+            for p in program.populations
+        }
+        if split == chunks:
+            break
+        chunks = split
+    cores: list[Core] = []
     for p in program.populations:
-        chunks[p.name] = _split(p.n_neurons, lambda c, p=p: _output_uses(program, p, c, chunks, spec), len(chunks[p.name]))  # type: ignore[misc]
-    cores = []
-    for p in program.populations:
-        for start, stop in chunks[p.name]:
-            uses = _input_uses(program, p, (start, stop), spec) + _output_uses(program, p, (start, stop), chunks, spec)
-            cores.append(Core(len(cores), p.name, start, stop, uses))
+        for chunk in chunks[p.name]:
+            uses = _input_uses(program, p, spec, chunk) + _output_uses(axons[p.name], spec, chunk)
+            cores.append(Core(len(cores), p.name, *chunk, uses))
     return Placement(tuple(cores), int(spec.number("chip.cores")) if spec.has("chip.cores") else 0)
 
 
@@ -164,25 +176,32 @@ def _limited(spec: TargetSpec, uses: list[tuple[str, str, int]]) -> tuple[Use, .
     return tuple(Use(name, key, used, int(spec.number(key))) for name, key, used in uses if spec.has(key))
 
 
-def _input_uses(program: Program, p: Population, chunk: Chunk, spec: TargetSpec) -> tuple[Use, ...]:
+def _input_uses(program: Program, p: Population, spec: TargetSpec, chunk: Chunk) -> tuple[Use, ...]:
     axons = bits = 0
     for c in program.incoming(p.name):
         counts = synapses_into(c, program.size(c.source), chunk)
         delays = int(program.chip_delay(c).max(initial=0))
         axons += int((counts > 0).sum())
         bits += synapse_bits(c, counts, delays.bit_length(), spec) if spec.has("core.max_synapse_bits") else 0
-    return _limited(spec, [
-        ("compartments", "core.max_compartments", chunk[1] - chunk[0]),
-        ("input axons", "core.max_in_axons", axons),
-        ("synapse memory bits", "core.max_synapse_bits", bits),
-    ])
+    return _limited(
+        spec,
+        [
+            ("compartments", "core.max_compartments", chunk[1] - chunk[0]),
+            ("input axons", "core.max_in_axons", axons),
+            ("synapse memory bits", "core.max_synapse_bits", bits),
+        ],
+    )
 
 
-def _output_uses(program: Program, p: Population, chunk: Chunk, chunks: dict[str, list[Chunk]], spec: TargetSpec) -> tuple[Use, ...]:
-    axons = 0
+def _output_axons(program: Program, p: Population, chunks: dict[str, list[Chunk]]) -> NDArray[np.int64]:
+    """Axons per neuron: one for every core and connection that it reaches, int64 ``[N]``."""
+    total = np.zeros(p.n_neurons, np.int64)
     for c in program.connections:
         if c.source == p.name:
             for target in chunks[c.target]:
-                reached = synapses_into(c, p.n_neurons, target)[chunk[0] : chunk[1]]
-                axons += int((reached > 0).sum())
-    return _limited(spec, [("output axons", "core.max_out_axons", axons)])
+                total += synapses_into(c, p.n_neurons, target) > 0
+    return total
+
+
+def _output_uses(axons: NDArray[np.int64], spec: TargetSpec, chunk: Chunk) -> tuple[Use, ...]:
+    return _limited(spec, [("output axons", "core.max_out_axons", int(axons[chunk[0] : chunk[1]].sum()))])

@@ -85,6 +85,7 @@ class Population:
     @property
     def params(self) -> NeuronParams:
         """Registers flattened to ``[N]`` or scalar, int64, as the integer step wants them."""
+
         def flat(a: NDArray[np.int32]) -> NDArray[np.int64]:
             return np.asarray(a, np.int64).reshape(-1) if np.ndim(a) else np.asarray(a, np.int64)
 
@@ -227,7 +228,9 @@ class Program:
         header, arrays = _flatten(replace(self, info={}))
         digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
         for key in sorted(arrays):
-            digest.update(key.encode() + str(arrays[key].shape).encode() + np.ascontiguousarray(arrays[key]).tobytes())
+            digest.update(
+                key.encode() + str(arrays[key].shape).encode() + np.ascontiguousarray(arrays[key]).tobytes()
+            )
         return digest.hexdigest()
 
 
@@ -252,15 +255,30 @@ def load(path: Path) -> Program:
             header = json.loads(bytes(z["header"].tobytes()).decode())
             arrays = {k: z[k] for k in z.files if k != "header"}
         if header.get("schema") != SCHEMA:
-            raise ModelError("NM110", str(path), f"schema is {header.get('schema')!r}, this version reads {SCHEMA!r}",
-                             "Export the model again")
+            raise ModelError(
+                "NM110",
+                str(path),
+                f"schema is {header.get('schema')!r}, this version reads {SCHEMA!r}",
+                "Export the model again",
+            )
         return _unflatten(header, arrays)
     except ModelError:
         raise
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError, zipfile.BadZipFile,
-            RuntimeError, NotImplementedError) as e:
-        raise ModelError("NM110", str(path), f"not a readable program ({type(e).__name__}: {e})",
-                         "Export the model again") from e
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        IndexError,
+        zipfile.BadZipFile,
+        RuntimeError,
+        NotImplementedError,
+    ) as e:
+        raise ModelError(
+            "NM110", str(path), f"not a readable program ({type(e).__name__}: {e})", "Export the model again"
+        ) from e
 
 
 _ARRAY_FIELDS = {
@@ -302,7 +320,7 @@ def _flatten(p: Program) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 
 
 def _build(cls: Any, head: dict[str, Any], prefix: str, arrays: dict[str, NDArray[Any]]) -> Any:
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in head.items()}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in head.items()}
     for n in _ARRAY_FIELDS[cls]:
         if n != "indices" or f"{prefix}/{n}" in arrays:
             a = arrays[f"{prefix}/{n}"]
@@ -326,8 +344,12 @@ def _unflatten(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Progr
         )
     program = Program(
         input=InputSpec(**spec),
-        populations=tuple(_build(Population, h, f"population/{i}", arrays) for i, h in enumerate(header["populations"])),
-        connections=tuple(_build(Connection, h, f"connection/{i}", arrays) for i, h in enumerate(header["connections"])),
+        populations=tuple(
+            _build(Population, h, f"population/{i}", arrays) for i, h in enumerate(header["populations"])
+        ),
+        connections=tuple(
+            _build(Connection, h, f"connection/{i}", arrays) for i, h in enumerate(header["connections"])
+        ),
         host=host,
         class_labels=tuple(header["class_labels"]),
         **{k: header[k] for k in ("target", "output", "readout", "dt_s", "graph_sha256", "info")},
@@ -353,12 +375,21 @@ def check_consistent(program: Program) -> None:
         n_out, n_in = program.size(c.target), program.size(c.source)
         if c.kind == "dense" and c.weights.shape != (n_out, n_in):
             raise ValueError(f"{c.name}: weights {c.weights.shape}, expected {(n_out, n_in)}")
-        if c.kind == "sparse" and (c.indices is None or c.indices.shape != (2, *c.weights.shape)
-                                   or (c.indices.size and (c.indices.min() < 0
-                                                           or (c.indices.max(axis=1) >= (n_out, n_in)).any()))):
+        if c.kind == "sparse" and (
+            c.indices is None
+            or c.indices.shape != (2, *c.weights.shape)
+            or (c.indices.size and (c.indices.min() < 0 or (c.indices.max(axis=1) >= (n_out, n_in)).any()))
+        ):
             raise ValueError(f"{c.name}: sparse indices do not fit {(n_out, n_in)}")
-        if c.kind == "conv" and (c.in_shape is None or c.out_shape is None or int(np.prod(c.in_shape)) != n_in
-                                 or int(np.prod(c.out_shape)) != n_out or c.weights.ndim != 4):
-            raise ValueError(f"{c.name}: conv shapes {c.in_shape} -> {c.out_shape} do not fit {n_in} -> {n_out}")
+        if c.kind == "conv" and (
+            c.in_shape is None
+            or c.out_shape is None
+            or int(np.prod(c.in_shape)) != n_in
+            or int(np.prod(c.out_shape)) != n_out
+            or c.weights.ndim != 4
+        ):
+            raise ValueError(
+                f"{c.name}: conv shapes {c.in_shape} -> {c.out_shape} do not fit {n_in} -> {n_out}"
+            )
         if c.kind not in ("dense", "sparse", "conv"):
             raise ValueError(f"{c.name}: kind {c.kind!r}")

@@ -87,7 +87,11 @@ def step(
         activation: weighted sum arriving this step, ``[B, N]`` or broadcastable, before the shift by 6.
         noise_u, noise_v: integers in membrane units (see :mod:`nmtool.fixedpoint.noise`).
     """
-    x = wrap_int32(decay(state.u, params.decay_syn_q12) + wrap_int32(wrap_int32(activation) << ACTIVATION_SHIFT) + noise_u)
+    x = wrap_int32(
+        decay(state.u, params.decay_syn_q12)
+        + wrap_int32(wrap_int32(activation) << ACTIVATION_SHIFT)
+        + noise_u
+    )
     u = wrap_u_once(x)
     raw = wrap_int32(decay(state.v, params.decay_mem_q12) + u + params.bias + noise_v)
     v_pre = clip_v(raw)

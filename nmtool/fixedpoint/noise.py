@@ -69,7 +69,9 @@ def philox4x32(counter: tuple[ArrayLike, ...], seed: int) -> NDArray[np.uint64]:
     return np.stack(np.broadcast_arrays(c0, c1, c2, c3))
 
 
-def words(seed: int, sample: ArrayLike, block: int, neuron: ArrayLike, step: ArrayLike, draw: int = 0) -> NDArray[np.uint64]:
+def words(
+    seed: int, sample: ArrayLike, block: int, neuron: ArrayLike, step: ArrayLike, draw: int = 0
+) -> NDArray[np.uint64]:
     """The 32-bit word of each (sample, block, neuron, step, draw), broadcast together.
 
     Four neighbouring neurons share one Philox call: counter = (neuron // 4, step, sample, block + 2**16 draw),

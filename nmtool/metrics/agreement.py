@@ -15,7 +15,9 @@ SCHEMA = "nmtool.verify/1"
 MAX_LAG = 3
 
 
-def compare(reference: RunResult, other: RunResult, scales: Mapping[str, float] | None = None) -> dict[str, Any]:
+def compare(
+    reference: RunResult, other: RunResult, scales: Mapping[str, float] | None = None
+) -> dict[str, Any]:
     """Layer by layer agreement of two traced runs.
 
     Args:
@@ -33,7 +35,9 @@ def compare(reference: RunResult, other: RunResult, scales: Mapping[str, float] 
     """
     names = [n for n in reference.traces if n in other.traces]
     if not names:
-        raise EvaluationError("NM501", "verify", "the two runs have no recorded layer in common", "Run both with --record all")
+        raise EvaluationError(
+            "NM501", "verify", "the two runs have no recorded layer in common", "Run both with --record all"
+        )
     layers = [_layer(n, reference.traces[n], other.traces[n], scales) for n in names]
     compared = sum(row["compared"] for row in layers)
     return {
@@ -45,19 +49,30 @@ def compare(reference: RunResult, other: RunResult, scales: Mapping[str, float] 
         "noise": reference.noise,
         "layers": layers,
         "agreement": 1.0 - sum(row["differing_spikes"] for row in layers) / max(compared, 1),
-        "prediction_agreement": float((reference.predictions == other.predictions).mean()) if reference.n_samples else None,
-        "equal": all(row["equal"] for row in layers) and (scales is not None or np.array_equal(reference.logits, other.logits)),
+        "prediction_agreement": float((reference.predictions == other.predictions).mean())
+        if reference.n_samples
+        else None,
+        "equal": all(row["equal"] for row in layers)
+        and (scales is not None or np.array_equal(reference.logits, other.logits)),
     }
 
 
 def _layer(name: str, a: Trace, b: Trace, scales: Mapping[str, float] | None) -> dict[str, Any]:
     if a.spikes.shape != b.spikes.shape:
-        raise EvaluationError("NM501", name, f"recorded shapes differ, {a.spikes.shape} and {b.spikes.shape}",
-                              "Run both with the same samples and steps")
+        raise EvaluationError(
+            "NM501",
+            name,
+            f"recorded shapes differ, {a.spikes.shape} and {b.spikes.shape}",
+            "Run both with the same samples and steps",
+        )
     differing = a.spikes != b.spikes
     exact = scales is None
     u_equal = a.u is None or b.u is None or not exact or np.array_equal(a.u, b.u)
-    dv = None if a.v is None or b.v is None else _difference(a.v, b.v, 1.0 if exact else (scales or {}).get(name, 1.0), exact)
+    dv = (
+        None
+        if a.v is None or b.v is None
+        else _difference(a.v, b.v, 1.0 if exact else (scales or {}).get(name, 1.0), exact)
+    )
     row = {
         "name": name,
         "compared": int(differing.size),
@@ -78,7 +93,11 @@ def _layer(name: str, a: Trace, b: Trace, scales: Mapping[str, float] | None) ->
 
 
 def _difference(a: NDArray[Any], b: NDArray[Any], scale: float, exact: bool) -> NDArray[Any]:
-    return b.astype(np.int64) - a.astype(np.int64) if exact else b.astype(np.float64) * scale - a.astype(np.float64)
+    return (
+        b.astype(np.int64) - a.astype(np.int64)
+        if exact
+        else b.astype(np.float64) * scale - a.astype(np.float64)
+    )
 
 
 def _ratio(number: int, of: int) -> float | None:
@@ -95,6 +114,7 @@ def _cosine(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float | None:
 
 def best_lag(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> int:
     """Shift of ``b`` in steps (positive: later) at which most spikes coincide; 0 wins a tie."""
+
     def hits(lag: int) -> int:
         x, y = (a[: len(a) - lag], b[lag:]) if lag >= 0 else (a[-lag:], b[: len(b) + lag])
         return int(np.count_nonzero(x & y))
@@ -107,8 +127,13 @@ def _first(marks: NDArray[np.bool_], a: Trace, b: Trace) -> dict[str, Any] | Non
     if not marks.any():
         return None
     at = np.unravel_index(int(np.argmax(marks)), marks.shape)
-    found: dict[str, Any] = {"step": int(at[0]), "sample": int(at[1]), "neuron": [int(i) for i in at[2:]],
-                             "reference": {"spike": int(a.spikes[at])}, "other": {"spike": int(b.spikes[at])}}
+    found: dict[str, Any] = {
+        "step": int(at[0]),
+        "sample": int(at[1]),
+        "neuron": [int(i) for i in at[2:]],
+        "reference": {"spike": int(a.spikes[at])},
+        "other": {"spike": int(b.spikes[at])},
+    }
     for key in ("u", "v"):
         x, y = getattr(a, key), getattr(b, key)
         if x is not None and y is not None:

@@ -65,7 +65,9 @@ def shape_error(spec: NoiseSpec) -> tuple[float, float]:
     """
     if spec.model == "gaussian":
         return 0.0, float("inf")
-    coarse = NoiseSpec(7, spec.mantissa_offset, spec.at, spec.model, spec.draws) if spec.exponent > 7 else spec
+    coarse = (
+        NoiseSpec(7, spec.mantissa_offset, spec.at, spec.model, spec.draws) if spec.exponent > 7 else spec
+    )
     x, p = distribution(coarse)
     mean = float((x * p).sum())
     std = float(np.sqrt(((x - mean) ** 2 * p).sum()))
@@ -74,8 +76,13 @@ def shape_error(spec: NoiseSpec) -> tuple[float, float]:
     return float(np.abs(cdf - gauss).max()), float(np.abs(x - mean).max() / std)
 
 
-def map_noise(sigma: float, max_units_per_volt: float, exponents: tuple[int, int], model: NoiseModel = "uniform8",
-              draws: int = 1) -> NoiseMap | None:
+def map_noise(
+    sigma: float,
+    max_units_per_volt: float,
+    exponents: tuple[int, int],
+    model: NoiseModel = "uniform8",
+    draws: int = 1,
+) -> NoiseMap | None:
     """The largest exponent whose exact scale stays within the layer's budget.
 
     Args:

@@ -40,8 +40,10 @@ class Grid:
 
     def scale_limit(self, w: F64) -> float:
         """Largest factor by which ``w`` still fits; inf for all-zero weights."""
-        limits = [(self.high - self.high % self.step) / w.max() if w.size and w.max() > 0 else np.inf,
-                  (self.low + (-self.low) % self.step) / w.min() if w.size and w.min() < 0 else np.inf]
+        limits = [
+            (self.high - self.high % self.step) / w.max() if w.size and w.max() > 0 else np.inf,
+            (self.low + (-self.low) % self.step) / w.min() if w.size and w.min() < 0 else np.inf,
+        ]
         return float(min(limits))
 
     def quantise(self, w: F64) -> tuple[NDArray[np.int32], int]:
@@ -93,8 +95,12 @@ class Budget:
     @property
     def binding(self) -> str:
         """Name of the budget that decides."""
-        named = {"weights": min(self.weights, default=np.inf) * 2.0 ** self.exponents[1], "threshold": self.threshold,
-                 "bias": self.bias, "current": self.current}
+        named = {
+            "weights": min(self.weights, default=np.inf) * 2.0 ** self.exponents[1],
+            "threshold": self.threshold,
+            "bias": self.bias,
+            "current": self.current,
+        }
         return min(named, key=lambda k: named[k])
 
 

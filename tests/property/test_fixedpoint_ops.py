@@ -54,8 +54,15 @@ def test_floats_are_refused() -> None:
         ops.shift_toward_zero(np.array([1.5]), 1)
 
 
-@given(st.lists(st.integers(-400_000, 400_000), min_size=1, max_size=12), st.integers(0, 4096), st.integers(0, 4096),
-       st.integers(-10, 131071), st.integers(-4096, 4095), st.integers(-3, 7), st.integers(1, 5))
+@given(
+    st.lists(st.integers(-400_000, 400_000), min_size=1, max_size=12),
+    st.integers(0, 4096),
+    st.integers(0, 4096),
+    st.integers(-10, 131071),
+    st.integers(-4096, 4095),
+    st.integers(-3, 7),
+    st.integers(1, 5),
+)
 def test_step_equals_an_independent_scalar_model(
     drive: list[int], du: int, dv: int, vth: int, man: int, exp: int, refractory: int
 ) -> None:

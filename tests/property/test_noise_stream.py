@@ -13,7 +13,11 @@ from nmtool.quant.noise import distribution, map_noise, shape_error, std_units
 VECTORS = [
     ((0, 0, 0, 0), 0, "6627e8d5 e169c58d bc57ac4c 9b00dbd8"),
     ((0xFFFFFFFF,) * 4, 2**64 - 1, "408f276d 41c83b0e a20bc7c6 6d5451fd"),
-    ((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), 0xA4093822 | 0x299F31D0 << 32, "d16cfe09 94fdcceb 5001e420 24126ea1"),
+    (
+        (0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344),
+        0xA4093822 | 0x299F31D0 << 32,
+        "d16cfe09 94fdcceb 5001e420 24126ea1",
+    ),
 ]
 
 
@@ -25,7 +29,10 @@ def test_philox_known_answers(counter: tuple[int, ...], key: int, expected: str)
 @given(st.integers(0, 2**64 - 1), st.integers(0, 30), st.integers(0, 500), st.integers(0, 2**31))
 def test_any_slice_of_the_stream_is_the_same(seed: int, block: int, step: int, sample: int) -> None:
     whole = words(seed, np.arange(sample, sample + 3)[:, None], block, np.arange(11)[None], step)
-    assert np.array_equal(whole[1:, 4:9], words(seed, np.arange(sample + 1, sample + 3)[:, None], block, np.arange(4, 9)[None], step))
+    assert np.array_equal(
+        whole[1:, 4:9],
+        words(seed, np.arange(sample + 1, sample + 3)[:, None], block, np.arange(4, 9)[None], step),
+    )
     assert int(whole[2, 10]) == int(words(seed, sample + 2, block, 10, step))
 
 
@@ -48,7 +55,9 @@ def test_truncation_and_moments_follow_the_register_rule(exponent: int) -> None:
     assert set(np.unique(x)) <= set(support[p > 0])
 
 
-@pytest.mark.parametrize(("draws", "cdf", "support"), [(1, 0.0572, 1.73), (2, 0.0164, 2.44), (4, 0.0074, 3.45), (12, 0.0023, 5.98)])
+@pytest.mark.parametrize(
+    ("draws", "cdf", "support"), [(1, 0.0572, 1.73), (2, 0.0164, 2.44), (4, 0.0074, 3.45), (12, 0.0023, 5.98)]
+)
 def test_shape_error_matches_the_exact_convolution(draws: int, cdf: float, support: float) -> None:
     got = shape_error(NoiseSpec(9, model="irwin_hall", draws=draws))
     assert got == pytest.approx((cdf, support), abs=0.006)

@@ -9,7 +9,9 @@ from hypothesis.extra.numpy import arrays
 from nmtool.quant import scheme
 
 LIMITS = {"mixed_min": -256, "mixed_max": 254, "excitatory_max": 255, "inhibitory_min": -255}
-WEIGHTS = arrays(np.float64, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.floats(-3, 3, width=32))
+WEIGHTS = arrays(
+    np.float64, st.tuples(st.integers(1, 6), st.integers(1, 6)), elements=st.floats(-3, 3, width=32)
+)
 
 
 @given(WEIGHTS, st.integers(1, 8))
@@ -40,15 +42,27 @@ def test_the_chip_truncates_nothing(w: np.ndarray, bits: int) -> None:
     assert np.array_equal(prepared, q)
 
 
-@pytest.mark.parametrize(("w", "mode", "step"), [([[0.5, -0.5]], "mixed", 2), ([[0.5, 0.0]], "excitatory", 1), ([[-0.5]], "inhibitory", 1), ([[0.0]], "excitatory", 1)])
+@pytest.mark.parametrize(
+    ("w", "mode", "step"),
+    [
+        ([[0.5, -0.5]], "mixed", 2),
+        ([[0.5, 0.0]], "excitatory", 1),
+        ([[-0.5]], "inhibitory", 1),
+        ([[0.0]], "excitatory", 1),
+    ],
+)
 def test_sign_mode_follows_the_data(w: list[list[float]], mode: str, step: int) -> None:
     grid = scheme.grid_for(np.array(w), 8, LIMITS)
     assert (grid.sign_mode, grid.step) == (mode, step)
 
 
 BUDGETS = st.builds(
-    scheme.Budget, st.lists(st.floats(10, 1e6), max_size=3).map(tuple), st.floats(1e3, 1e7), st.floats(1e3, 1e7),
-    st.floats(1e3, 1e7), st.just((-7, 7)) | st.just((0, 0)),
+    scheme.Budget,
+    st.lists(st.floats(10, 1e6), max_size=3).map(tuple),
+    st.floats(1e3, 1e7),
+    st.floats(1e3, 1e7),
+    st.floats(1e3, 1e7),
+    st.just((-7, 7)) | st.just((0, 0)),
 )
 
 

@@ -15,7 +15,9 @@ def result(seed: int = 0, name: str = "a") -> RunResult:
     spikes = (rng.random((9, 3, 2, 4)) < 0.4).astype(np.uint8)
     u, v = (rng.integers(-1000, 1000, spikes.shape).astype(np.int32) for _ in range(2))
     counts = spikes.sum(axis=0).astype(np.int64)
-    return RunResult(name, "", 9, 1e-3, 0, False, counts.reshape(3, -1), {"l1": counts}, traces={"l1": Trace(spikes, u, v)})
+    return RunResult(
+        name, "", 9, 1e-3, 0, False, counts.reshape(3, -1), {"l1": counts}, traces={"l1": Trace(spikes, u, v)}
+    )
 
 
 def altered(base: RunResult, at: tuple[int, ...], **fields: int) -> RunResult:

@@ -11,7 +11,9 @@ from nmtool.target import load_target
 
 
 def population(name: str, shape: tuple[int, ...], latency: int) -> Population:
-    return Population(name, shape, *(np.asarray(v, np.int32) for v in (4096, 0, 100, 0, 0)), scale=1.0, latency=latency)
+    return Population(
+        name, shape, *(np.asarray(v, np.int32) for v in (4096, 0, 100, 0, 0)), scale=1.0, latency=latency
+    )
 
 
 def mlp(*sizes: int) -> Program:
@@ -21,7 +23,9 @@ def mlp(*sizes: int) -> Program:
         Connection(f"c{i}", a, b, "dense", np.full((sizes[i + 1], sizes[i]), 2, np.int32))
         for i, (a, b) in enumerate(zip(names[:-1], names[1:], strict=True))
     )
-    return Program("loihi1", InputSpec("in", (sizes[0],), "spikes", 4), pops, conns, None, names[-1], "spike_count", 1e-3)
+    return Program(
+        "loihi1", InputSpec("in", (sizes[0],), "spikes", 4), pops, conns, None, names[-1], "spike_count", 1e-3
+    )
 
 
 def test_dense_784_to_256_takes_two_cores_by_synapse_memory() -> None:
@@ -39,7 +43,9 @@ def test_compartments_split_a_wide_layer_and_axons_follow() -> None:
     assert [c.stop - c.start for c in placement.cores if c.population == "p0"] == [833, 833, 834]
     last = next(c for c in placement.cores if c.population == "p1")
     assert {u.name: u.used for u in last.uses}["input axons"] == 2500
-    assert [{u.name: u.used for u in c.uses}["output axons"] for c in placement.cores if c.population == "p0"] == [833, 833, 834]
+    assert [
+        {u.name: u.used for u in c.uses}["output axons"] for c in placement.cores if c.population == "p0"
+    ] == [833, 833, 834]
 
 
 def test_a_fan_in_that_no_split_can_satisfy_is_reported() -> None:
@@ -55,15 +61,36 @@ def test_a_fan_in_that_no_split_can_satisfy_is_reported() -> None:
     assert "core.max_in_axons" in found[0]
 
 
-@given(st.integers(1, 2), st.integers(1, 3), st.integers(1, 3), st.integers(1, 2), st.integers(0, 2), st.integers(1, 2), st.data())
-def test_conv_synapse_counts_equal_brute_force(groups: int, cin: int, k: int, stride: int, pad: int, dil: int, data: st.DataObject) -> None:
+@given(
+    st.integers(1, 2),
+    st.integers(1, 3),
+    st.integers(1, 3),
+    st.integers(1, 2),
+    st.integers(0, 2),
+    st.integers(1, 2),
+    st.data(),
+)
+def test_conv_synapse_counts_equal_brute_force(
+    groups: int, cin: int, k: int, stride: int, pad: int, dil: int, data: st.DataObject
+) -> None:
     h = w = 6
     out = (h + 2 * pad - dil * (k - 1) - 1) // stride + 1
     if out < 1:
         return
     cout = 2 * groups
-    c = Connection("c", "a", "b", "conv", np.ones((cout, cin, k, k), np.int32), in_shape=(cin * groups, h, w), out_shape=(cout, out, out),
-                   stride=(stride, stride), padding=(pad, pad), dilation=(dil, dil), groups=groups)
+    c = Connection(
+        "c",
+        "a",
+        "b",
+        "conv",
+        np.ones((cout, cin, k, k), np.int32),
+        in_shape=(cin * groups, h, w),
+        out_shape=(cout, out, out),
+        stride=(stride, stride),
+        padding=(pad, pad),
+        dilation=(dil, dil),
+        groups=groups,
+    )
     n = cout * out * out
     start = data.draw(st.integers(0, n - 1))
     stop = data.draw(st.integers(start + 1, n))
