@@ -35,6 +35,7 @@ CODES: dict[str, str] = {
     "NM006": "A file is not valid TOML, JSON or npz.",
     "NM007": "A data set is missing or does not have its official layout.",
     "NM008": "A run directory lacks a file that this step needs.",
+    "NM009": "A checkpoint is damaged, or belongs to another recipe or other data.",
     "NM101": "The file is not a NIR graph: truncated, another format, or HDF5 with other content.",
     "NM102": "The graph has a node type that nmtool does not know.",
     "NM103": "The node type is known, but an attribute has a value that is not supported.",
@@ -74,6 +75,11 @@ CODES: dict[str, str] = {
 }
 
 
+def _sentences(*parts: str) -> str:
+    """The parts that are not empty, each ended as a sentence."""
+    return " ".join(p if p.endswith(("?", "!")) else p.rstrip(".") + "." for p in parts if p)
+
+
 class NmtoolError(Exception):
     """Base of all errors that nmtool raises on purpose.
 
@@ -91,8 +97,7 @@ class NmtoolError(Exception):
         super().__init__(str(self))
 
     def __str__(self) -> str:
-        tail = f" {self.hint.rstrip('.')}." if self.hint else ""
-        return f"error[{self.code}] {self.where}: {self.message.rstrip('.')}.{tail}"
+        return f"error[{self.code}] {self.where}: {_sentences(self.message, self.hint)}"
 
     def __reduce__(self) -> tuple[type, tuple[str, str, str, str]]:
         return type(self), (self.code, self.where, self.message, self.hint)
@@ -145,8 +150,7 @@ class Diagnostic:
     severity: Severity = "error"
 
     def __str__(self) -> str:
-        tail = f" {self.hint.rstrip('.')}." if self.hint else ""
-        return f"{self.severity}[{self.code}] {self.where}: {self.message.rstrip('.')}.{tail}"
+        return f"{self.severity}[{self.code}] {self.where}: {_sentences(self.message, self.hint)}"
 
 
 class FindingsError(NmtoolError):

@@ -50,6 +50,21 @@ def writing(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
+def claim_folder(path: Path) -> None:
+    """Make a folder for results, before the work that fills it.
+
+    Raises:
+        ConfigError: NM002 if it cannot be made or nothing can be written into it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as e:
+        message = f"cannot be written ({e.strerror or e})"
+        raise ConfigError("NM002", str(path), message, "Choose a folder that you may write to, with --out") from e
+
+
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """One JSON document, indented, NaN refused, written aside and renamed."""
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"

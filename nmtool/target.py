@@ -8,28 +8,34 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
 from nmtool import resources
-from nmtool.errors import ConfigError, Diagnostic, FindingsError, TargetError, did_you_mean
-from nmtool.target_schema import PROFILES_SCHEMA, SECTIONS, TARGET_SCHEMA, AliasFile, ProfileFile, TargetFile
+from nmtool.errors import ConfigError, TargetError, did_you_mean
+from nmtool.target_schema import (
+    PROFILES_SCHEMA,
+    SECTIONS,
+    TARGET_SCHEMA,
+    AliasFile,
+    Entry,
+    Origins,
+    ProfileFile,
+    Table,
+    TargetFile,
+    brief,
+    validated,
+)
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
-
-Origins = dict[tuple[str, ...], str]
-_ENTRY_HINT = 'Write { value = ..., source = "where the number stands" }'
 
 
 @dataclass(frozen=True)
@@ -175,7 +181,9 @@ class TargetSpec:
         known = {**library(), **self.profiles}
         if name not in known:
             own = "" if self.profiles else f"no energy per event is published for {self.name}; "
-            raise ConfigError("NM005", name, f"{own}no energy profile of that name", did_you_mean(name, known))
+            raise ConfigError(
+                "NM005", name, f"{own}no energy profile of that name", did_you_mean(name, known)
+            )
         return known[name]
 
 
@@ -194,7 +202,7 @@ def load_target(name_or_path: str | Path) -> TargetSpec:
         _merge(merged, document, origins, _shown(path))
         digest.update(content)
     path = chain[0][0]
-    spec = _validated(TargetFile, merged, _shown(path), origins)
+    spec = validated(TargetFile, merged, _shown(path), origins)
     items = {}
     for section in SECTIONS:
         for key, item in _items(getattr(spec, section), origins, (section,)).items():
@@ -204,8 +212,15 @@ def load_target(name_or_path: str | Path) -> TargetSpec:
     for key, profile in estimate.items():
         if profile not in profiles:
             where = f"{origins['estimate', key]}: estimate.{key}"
-            raise ConfigError("NM005", where, f"no energy profile '{profile}' in this target", did_you_mean(profile, profiles))
-    return TargetSpec(path.stem, path, digest.hexdigest(), spec.description, profiles, estimate, MappingProxyType(items))
+            raise ConfigError(
+                "NM005",
+                where,
+                f"no energy profile '{profile}' in this target",
+                did_you_mean(profile, profiles),
+            )
+    return TargetSpec(
+        path.stem, path, digest.hexdigest(), spec.description, profiles, estimate, MappingProxyType(items)
+    )
 
 
 def load_profiles(path: Path) -> dict[str, EnergyProfile]:
@@ -215,7 +230,7 @@ def load_profiles(path: Path) -> dict[str, EnergyProfile]:
         ConfigError: NM001, NM003, NM004, NM006 as :func:`load_target`; NM504 if a profile mixes scopes.
     """
     _, document = _read(path)
-    library_file = _validated(ProfileFile, document, _shown(path))
+    library_file = validated(ProfileFile, document, _shown(path))
     origins: Origins = {}
     _merge({}, document, origins, _shown(path))
     return _profiles(library_file.energy, origins)
@@ -244,7 +259,7 @@ def description(path: Path) -> str:
     _, document = _read(path)
     text = document.get("description", "")
     if not isinstance(text, str):
-        raise ConfigError("NM004", f"{_shown(path)}: description", f"is {_brief(text)}, not text")
+        raise ConfigError("NM004", f"{_shown(path)}: description", f"is {brief(text)}, not text")
     return text
 
 
@@ -252,7 +267,7 @@ def _shown(path: Path) -> str:
     """The short name of a file in messages: folder and file for what ships with nmtool, else as the user gave it."""
     parts = path.parts
     if "targets" in parts:
-        return "/".join(parts[len(parts) - 1 - parts[::-1].index("targets"):])
+        return "/".join(parts[len(parts) - 1 - parts[::-1].index("targets") :])
     return str(path)
 
 
@@ -275,21 +290,27 @@ def _chain(path: Path) -> list[tuple[Path, bytes, dict[str, Any]]]:
         seen.append(path.resolve())
         content, document = _read(path)
         if document.get("schema") == PROFILES_SCHEMA:
-            raise ConfigError("NM004", _shown(path), "is a library of energy profiles, not a target",
-                              f"Add extends or a [chip] table and schema = \"{TARGET_SCHEMA}\" to describe a chip")
+            raise ConfigError(
+                "NM004",
+                _shown(path),
+                "is a library of energy profiles, not a target",
+                f'Add extends or a [chip] table and schema = "{TARGET_SCHEMA}" to describe a chip',
+            )
         if document.get("schema") != TARGET_SCHEMA:
-            found = _brief(document["schema"]) if "schema" in document else "missing"
+            found = brief(document["schema"]) if "schema" in document else "missing"
             raise ConfigError("NM004", f"{_shown(path)}: schema", f'is {found}, expected "{TARGET_SCHEMA}"')
         alias = not chain and "alias_of" in document
         if alias:
-            following: Any = _validated(AliasFile, document, _shown(path)).alias_of
+            following: Any = validated(AliasFile, document, _shown(path)).alias_of
         else:
             chain.append((path, content, document))
             following = document.get("extends")
         if following is None:
             return chain
         if not isinstance(following, str) or not following:
-            raise ConfigError("NM004", f"{_shown(path)}: extends", f"is {_brief(following)}, not the name of a target")
+            raise ConfigError(
+                "NM004", f"{_shown(path)}: extends", f"is {brief(following)}, not the name of a target"
+            )
         path = _successor(path, following, seen, "alias_of" if alias else "extends")
 
 
@@ -301,12 +322,21 @@ def _successor(path: Path, name: str, seen: list[Path], key: str) -> Path:
     if fresh:
         return fresh[0]
     if any(p.is_file() for p in named):
-        raise ConfigError("NM004", f"{_shown(path)}: {key}", f"'{name}' leads back to a file that refers to it", "Name another target")
+        raise ConfigError(
+            "NM004",
+            f"{_shown(path)}: {key}",
+            f"'{name}' leads back to a file that refers to it",
+            "Name another target",
+        )
     known = [p.stem for p in resources.listing("targets")]
-    raise ConfigError("NM005", f"{_shown(path)}: {key}", f"no target of the name '{name}'", did_you_mean(name, known))
+    raise ConfigError(
+        "NM005", f"{_shown(path)}: {key}", f"no target of the name '{name}'", did_you_mean(name, known)
+    )
 
 
-def _merge(base: dict[str, Any], over: Mapping[str, Any], origins: Origins, file: str, prefix: tuple[str, ...] = ()) -> None:
+def _merge(
+    base: dict[str, Any], over: Mapping[str, Any], origins: Origins, file: str, prefix: tuple[str, ...] = ()
+) -> None:
     """Replace entries of ``base`` by those of ``over``, whole entries only, and note where each comes from."""
     for key, value in over.items():
         here = (*prefix, key)
@@ -319,21 +349,29 @@ def _merge(base: dict[str, Any], over: Mapping[str, Any], origins: Origins, file
             origins[here] = file
 
 
-def _items(table: BaseModel | None, origins: Origins, prefix: tuple[str, ...]) -> dict[str, Item]:
+def _items(table: Table | None, origins: Origins, prefix: tuple[str, ...]) -> dict[str, Item]:
     if table is None:
         return {}
     entries = {k: getattr(table, k) for k in type(table).model_fields}
     return {
         k: Item(e.value, e.source, e.condition, origins[(*prefix, k)])
         for k, e in entries.items()
-        if isinstance(e, BaseModel)
+        if isinstance(e, Entry)
     }
 
 
 def _profiles(tables: Mapping[str, Any], origins: Origins) -> dict[str, EnergyProfile]:
     return {
-        name: EnergyProfile(name, p.description, origins["energy", name, "scope"], p.scope, p.evidence, p.citation, p.all_in,
-                            MappingProxyType(_items(p, origins, ("energy", name))))
+        name: EnergyProfile(
+            name,
+            p.description,
+            origins["energy", name, "scope"],
+            p.scope,
+            p.evidence,
+            p.citation,
+            p.all_in,
+            MappingProxyType(_items(p, origins, ("energy", name))),
+        )
         for name, p in tables.items()
     }
 
@@ -344,50 +382,3 @@ def _known(key: str) -> str:
         known = [f"{s}.{k}" for s, table in SECTIONS.items() for k in table.model_fields]
         raise KeyError(f"no target has a key {key}. {did_you_mean(key, known)}")
     return key
-
-
-def _brief(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _validated(model: type[Any], document: Mapping[str, Any], file: str, origins: Origins | None = None) -> Any:
-    """The document as ``model``, or every finding in it, each with the file that the entry came from."""
-    try:
-        return model.model_validate(dict(document))
-    except ValidationError as e:
-        findings = [_finding(model, dict(error), file, origins or {}) for error in e.errors()]
-    if len(findings) == 1:
-        f = findings[0]
-        raise ConfigError(f.code, f.where, f.message, f.hint)
-    raise FindingsError(findings)
-
-
-def _finding(model: type[Any], error: dict[str, Any], file: str, origins: Origins) -> Diagnostic:
-    loc = [str(part) for part in error["loc"]]
-    file = next((origins[tuple(loc[:n])] for n in range(len(loc), 0, -1) if tuple(loc[:n]) in origins), file)
-    where = f"{file}: {'.'.join(loc)}" if loc else file
-    kind = error["type"]
-    if kind == "extra_forbidden":
-        return Diagnostic("NM003", where, "unknown key", did_you_mean(loc[-1], _fields(model, loc[:-1])))
-    if kind == "missing":
-        hint = _ENTRY_HINT if loc[-1] in ("value", "source") else ""
-        return Diagnostic("NM004", where, "is missing", hint)
-    if kind in ("model_type", "model_attributes_type"):
-        return Diagnostic("NM004", where, f"is {_brief(error['input'])}, not a table", _ENTRY_HINT)
-    if kind == "mixed_scopes":
-        return Diagnostic("NM504", where, error["msg"], "Split it into two profiles")
-    shown = "" if isinstance(error["input"], dict) else f"is {_brief(error['input'])}: "
-    return Diagnostic("NM004", where, f"{shown}{error['msg'].removeprefix('Value error, ')}")
-
-
-def _fields(model: Any, loc: Iterable[str]) -> list[str]:
-    """Names that are allowed at ``loc``, by walking the schema."""
-    for part in loc:
-        inner = model.model_fields.get(part) if part in getattr(model, "model_fields", {}) else None
-        if inner is None:
-            continue
-        candidates = [a for a in (inner.annotation, *getattr(inner.annotation, "__args__", ())) if hasattr(a, "model_fields")]
-        if candidates:
-            model = candidates[0]
-    return [f.alias or name for name, f in model.model_fields.items()]

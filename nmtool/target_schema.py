@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
+
+from nmtool.errors import ConfigError, Diagnostic, FindingsError, did_you_mean
 
 TARGET_SCHEMA = "nmtool.target/1"
 PROFILES_SCHEMA = "nmtool.profiles/1"
 
 T = TypeVar("T")
+Origins = dict[tuple[str, ...], str]
+_ENTRY_HINT = 'Write { value = ..., source = "where the number stands" }'
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
+    """Unknown keys, other types, inf and nan are refused."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
-class Entry(_Table, Generic[T]):
+class Entry(Table, Generic[T]):
     """A value, who says so, and under which condition it holds."""
 
     value: T
@@ -40,7 +48,7 @@ Point = Annotated[list[Annotated[float, Field(ge=0, le=1e12)]], Field(min_length
 Points = Entry[Annotated[list[Point], Field(min_length=1)]] | None
 
 
-class Chip(_Table):
+class Chip(Table):
     """One chip."""
 
     cores: Count = None
@@ -51,7 +59,7 @@ class Chip(_Table):
     max_synapses: Count = None
 
 
-class Core(_Table):
+class Core(Table):
     """One core; memory in bits."""
 
     max_compartments: Count = None
@@ -64,7 +72,7 @@ class Core(_Table):
     memory_bits: Count = None
 
 
-class Neuron(_Table):
+class Neuron(Table):
     """Registers of a compartment; ``decay_max_q12`` is the register, the current loses (register + 1) / 4096."""
 
     resets: Resets = None
@@ -81,7 +89,7 @@ class Neuron(_Table):
     refractory_max: Natural = None
 
 
-class Synapse(_Table):
+class Synapse(Table):
     """Weights, delays and how they are stored."""
 
     weight_bits_allowed: Bits = None
@@ -98,7 +106,7 @@ class Synapse(_Table):
     word_bits: Count = None
 
 
-class Noise(_Table):
+class Noise(Table):
     """The noise generator."""
 
     models: Models = None
@@ -110,21 +118,21 @@ class Noise(_Table):
     draw_values: Count = None
 
 
-class Input(_Table):
+class Input(Table):
     """How input may enter."""
 
     graded: Flag = None
     max_payload_bits: Natural = None
 
 
-class Host(_Table):
+class Host(Table):
     """What the host computes."""
 
     first_layer: Flag = None
     weight_bits: Count = None
 
 
-SECTIONS: dict[str, type[_Table]] = {
+SECTIONS: dict[str, type[Table]] = {
     "chip": Chip,
     "core": Core,
     "neuron": Neuron,
@@ -138,7 +146,7 @@ _OPS_KEYS = ("mac_pj", "ac_pj")
 _ABOUT_KEYS = ("node_nm", "voltage_v")
 
 
-class Profile(_Table):
+class Profile(Table):
     """Prices per event in pJ and times per event in ns.
 
     ``synop_<format>_pj`` may stand instead of ``synop_pj`` for ``dense``, ``sparse`` and ``conv`` synapses.
@@ -180,17 +188,26 @@ class Profile(_Table):
 
     def _others(self, allowed: tuple[str, ...]) -> list[str]:
         allowed = (*allowed, *_ABOUT_KEYS)
-        return [k for k in type(self).model_fields if isinstance(getattr(self, k), Entry) and k not in allowed]
+        return [
+            k for k in type(self).model_fields if isinstance(getattr(self, k), Entry) and k not in allowed
+        ]
 
     @model_validator(mode="after")
     def _one_scope(self) -> Profile:
         allowed = _OPS_KEYS if self.scope == "ops" else ("synop_pj",) if self.all_in else None
         if allowed is not None and (mixed := self._others(allowed)):
             what = "counts arithmetic alone" if self.scope == "ops" else "already holds everything"
-            raise PydanticCustomError("mixed_scopes", "a profile that {what} cannot price {keys}",
-                                      {"what": what, "keys": ", ".join(mixed)})
+            raise PydanticCustomError(
+                "mixed_scopes",
+                "a profile that {what} cannot price {keys}",
+                {"what": what, "keys": ", ".join(mixed)},
+            )
         if self.scope != "ops" and self._has("mac_pj"):
-            raise PydanticCustomError("mixed_scopes", "bare arithmetic (mac_pj) has scope 'ops', not '{scope}'", {"scope": self.scope})
+            raise PydanticCustomError(
+                "mixed_scopes",
+                "bare arithmetic (mac_pj) has scope 'ops', not '{scope}'",
+                {"scope": self.scope},
+            )
         return self
 
     @model_validator(mode="after")
@@ -200,7 +217,11 @@ class Profile(_Table):
         formats = tuple(f"synop_{k}_pj" for k in ("dense", "sparse", "conv"))
         if self.scope != "ops" and not (self._has("synop_pj") or self._has(*formats)):
             raise ValueError(f"needs synop_pj, or all of {', '.join(formats)}")
-        for pair in (("neuron_active_pj", "neuron_idle_pj"), ("hop_ew_pj", "hop_ns_pj"), ("neuron_active_ns", "neuron_idle_ns")):
+        for pair in (
+            ("neuron_active_pj", "neuron_idle_pj"),
+            ("hop_ew_pj", "hop_ns_pj"),
+            ("neuron_active_ns", "neuron_idle_ns"),
+        ):
             if self._has(pair[0]) != self._has(pair[1]):
                 raise ValueError(f"{pair[0]} and {pair[1]} go together")
         return self
@@ -213,14 +234,14 @@ class Profile(_Table):
         return self
 
 
-class Estimate(_Table):
+class Estimate(Table):
     """Which profiles make the headline: ``nominal``, and a ``second`` opinion that may raise the upper end."""
 
     nominal: str
     second: str | None = None
 
 
-class AliasFile(_Table):
+class AliasFile(Table):
     """A second name for a target."""
 
     format_: Literal["nmtool.target/1"] = Field(alias="schema")
@@ -228,14 +249,14 @@ class AliasFile(_Table):
     description: str = ""
 
 
-class ProfileFile(_Table):
+class ProfileFile(Table):
     """A library of energy profiles."""
 
     format_: Literal["nmtool.profiles/1"] = Field(alias="schema")
     energy: dict[str, Profile]
 
 
-class TargetFile(_Table):
+class TargetFile(Table):
     """A target description."""
 
     format_: Literal["nmtool.target/1"] = Field(alias="schema")
@@ -258,5 +279,61 @@ class TargetFile(_Table):
             for key in type(table).model_fields if table is not None else ():
                 low, high = getattr(table, key), getattr(table, f"{key.removesuffix('_min')}_max", None)
                 if key.endswith("_min") and low is not None and high is not None and low.value > high.value:
-                    raise ValueError(f"{section}.{key} is {low.value}, above {section}.{key.removesuffix('_min')}_max, {high.value}")
+                    raise ValueError(
+                        f"{section}.{key} is {low.value}, above {section}.{key.removesuffix('_min')}_max, {high.value}"
+                    )
         return self
+
+
+def brief(value: Any) -> str:
+    """A value as one short line."""
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def validated(
+    model: type[Any], document: Mapping[str, Any], file: str, origins: Origins | None = None
+) -> Any:
+    """The document as ``model``, or every finding in it, each with the file that the entry came from."""
+    try:
+        return model.model_validate(dict(document))
+    except ValidationError as e:
+        findings = [_finding(model, dict(error), file, origins or {}) for error in e.errors()]
+    if len(findings) == 1:
+        f = findings[0]
+        raise ConfigError(f.code, f.where, f.message, f.hint)
+    raise FindingsError(findings)
+
+
+def _finding(model: type[Any], error: dict[str, Any], file: str, origins: Origins) -> Diagnostic:
+    loc = [str(part) for part in error["loc"]]
+    file = next((origins[tuple(loc[:n])] for n in range(len(loc), 0, -1) if tuple(loc[:n]) in origins), file)
+    where = f"{file}: {'.'.join(loc)}" if loc else file
+    kind = error["type"]
+    if kind == "extra_forbidden":
+        return Diagnostic("NM003", where, "unknown key", did_you_mean(loc[-1], _fields(model, loc[:-1])))
+    if kind == "missing":
+        hint = _ENTRY_HINT if loc[-1] in ("value", "source") else ""
+        return Diagnostic("NM004", where, "is missing", hint)
+    if kind in ("model_type", "model_attributes_type"):
+        return Diagnostic("NM004", where, f"is {brief(error['input'])}, not a table", _ENTRY_HINT)
+    if kind == "mixed_scopes":
+        return Diagnostic("NM504", where, error["msg"], "Split it into two profiles")
+    shown = "" if isinstance(error["input"], dict) else f"is {brief(error['input'])}: "
+    return Diagnostic("NM004", where, f"{shown}{error['msg'].removeprefix('Value error, ')}")
+
+
+def _fields(model: Any, loc: Iterable[str]) -> list[str]:
+    """Names that are allowed at ``loc``, by walking the schema."""
+    for part in loc:
+        inner = model.model_fields.get(part) if part in getattr(model, "model_fields", {}) else None
+        if inner is None:
+            continue
+        candidates = [
+            a
+            for a in (inner.annotation, *getattr(inner.annotation, "__args__", ()))
+            if hasattr(a, "model_fields")
+        ]
+        if candidates:
+            model = candidates[0]
+    return [f.alias or name for name, f in model.model_fields.items()]

@@ -8,7 +8,7 @@ import typer
 
 from nmtool.cli.ui import Ui
 from nmtool.cli.verbs import verb
-from nmtool.errors import CODES, ConfigError, did_you_mean, exit_code_of
+from nmtool.errors import CODES, ConfigError, Diagnostic, FindingsError, did_you_mean
 
 
 def register(root: typer.Typer) -> None:
@@ -16,11 +16,15 @@ def register(root: typer.Typer) -> None:
 
     @verb(root, "explain", "nmtool explain NM203", "nmtool explain NM203 --json", panel="Look up")
     def explain(
-        ui: Ui, code: Annotated[str, typer.Argument(metavar="CODE", help="A code from a message, such as NM203.")]
+        ui: Ui,
+        code: Annotated[str, typer.Argument(metavar="CODE", help="A code from a message, such as NM203.")],
     ) -> None:
         """Say what the code of a message means."""
         name = code.upper().strip("[]")
         if name not in CODES:
             raise ConfigError("NM005", code, "no such code", did_you_mean(name, CODES))
-        document = {"code": name, "meaning": CODES[name], "exit_code": exit_code_of(name)}
-        ui.result(document, f"{name}  {CODES[name]}\n       As an error it ends with exit code {exit_code_of(name)}.")
+        exit_code = FindingsError([Diagnostic(name, "", "")]).exit_code
+        document = {"code": name, "meaning": CODES[name], "exit_code": exit_code}
+        ui.result(
+            document, f"{name}  {CODES[name]}\n       An error of this kind ends with exit code {exit_code}."
+        )

@@ -38,4 +38,6 @@ def register(root: typer.Typer) -> None:
         keys = explain(recipe)
         document = {"name": recipe.name, "sha256": recipe.sha256, "keys": [key._asdict() for key in keys]}
         rows = [(k.path, "off" if k.value is None else k.value, k.allowed, k.description) for k in keys]
-        ui.result(document, table(f"{recipe.name}: {recipe.summary}", ("key", "value", "allowed", "meaning"), rows))
+        ui.result(
+            document, table(f"{recipe.name}: {recipe.summary}", ("key", "value", "allowed", "meaning"), rows)
+        )

@@ -34,7 +34,7 @@ def register(root: typer.Typer) -> None:
 
         spec = load_target(name)
         items = [_entry(key, item) for key, item in spec.items.items()]
-        profiles = [
+        profiles: list[dict[str, Any]] = [
             {
                 "name": p.name, "description": p.description, "scope": p.scope, "evidence": p.evidence,
                 "citation": p.citation, "prices": [_entry(k, i) for k, i in p.items.items()],
@@ -46,7 +46,9 @@ def register(root: typer.Typer) -> None:
             "description": spec.description, "numbers": items, "energy_profiles": profiles,
             "estimate": dict(spec.estimate),
         }  # fmt: skip
-        parts = [table(f"{spec.name}: {spec.description}", ("key", "value", "source"), [_row(i) for i in items])]
+        parts = [
+            table(f"{spec.name}: {spec.description}", ("key", "value", "source"), [_row(i) for i in items])
+        ]
         for p in profiles:
             title = f"\nEnergy profile {p['name']} ({p['scope']}, {p['evidence']}): {p['citation']}"
             parts.append(table(title, ("key", "value", "source"), [_row(i) for i in p["prices"]]))
@@ -56,10 +58,20 @@ def register(root: typer.Typer) -> None:
 
 
 def _entry(key: str, item: Any) -> dict[str, Any]:
-    return {"key": key, "value": item.value, "source": item.source, "condition": item.condition, "file": item.file}
+    return {
+        "key": key,
+        "value": item.value,
+        "source": item.source,
+        "condition": item.condition,
+        "file": item.file,
+    }
 
 
 def _row(entry: dict[str, Any]) -> tuple[str, str, str]:
     value = entry["value"]
     shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return entry["key"], shown, f"{entry['source']} ({entry['condition']})" if entry["condition"] else entry["source"]
+    return (
+        entry["key"],
+        shown,
+        f"{entry['source']} ({entry['condition']})" if entry["condition"] else entry["source"],
+    )

@@ -32,7 +32,7 @@ class Ui:
         self.as_json, self.quiet, self.verbose = as_json, quiet, verbose
         self._err = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
         width = None if sys.stdout.isatty() else PLAIN_WIDTH
-        self._out = Console(highlight=False, markup=False, width=width)
+        self._out = Console(highlight=False, markup=False, width=width, soft_wrap=False)
         self._bars: Progress | None = None
 
     @property
@@ -47,7 +47,12 @@ class Ui:
                 self.note(title)
             return lambda done, total: None
         if self._bars is None:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+            )
             self._bars = Progress(*columns, console=self._err, transient=True)
             self._bars.start()
         bars, task = self._bars, self._bars.add_task(title, total=None)
@@ -60,6 +65,11 @@ class Ui:
     def note(self, text: str) -> None:
         """A line for the person who watches."""
         if self.verbose or self.live:
+            self._err.print(text)
+
+    def announce(self, text: str) -> None:
+        """A line before something that takes minutes; shown also where stderr is no terminal."""
+        if not self.quiet:
             self._err.print(text)
 
     def warn(self, text: object) -> None:
@@ -80,10 +90,9 @@ class Ui:
             sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
             return
         for part in parts:
-            if isinstance(part, str):
-                sys.stdout.write(part.rstrip("\n") + "\n")
-            else:
+            with self._out.capture() as drawn:
                 self._out.print(part)
+            sys.stdout.writelines(f"{line.rstrip()}\n" for line in drawn.get().splitlines())
         sys.stdout.flush()
 
     def fail(self, error: NmtoolError) -> None:
@@ -103,7 +112,9 @@ class Ui:
             "w", prefix="nmtool-", suffix=".traceback.txt", delete=False, encoding="utf-8"
         ) as f:
             f.write(text)
-        self._err.print(f"The traceback is in {f.name}; --debug shows it here. Please report it with the command.")
+        self._err.print(
+            f"The traceback is in {f.name}; --debug shows it here. Please report it with the command."
+        )
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:

@@ -28,12 +28,28 @@ _COMMON: dict[str, Any] = {
     ],
     "verbose": Annotated[
         bool,
-        typer.Option("--verbose", "-v", help="Say what is being done, also without a terminal.", rich_help_panel=_PANEL),
+        typer.Option(
+            "--verbose", "-v", help="Say what is being done, also without a terminal.", rich_help_panel=_PANEL
+        ),
     ],
     "debug": Annotated[
         bool, typer.Option("--debug", help="Show the traceback of a bug.", rich_help_panel=_PANEL)
     ],
 }
+
+
+def group(root: typer.Typer, name: str, text: str, panel: str) -> typer.Typer:
+    """A verb that has verbs of its own, such as ``targets list``.
+
+    Args:
+        root: the command line.
+        name: what the user types.
+        text: one line for ``--help``.
+        panel: heading under which ``nmtool --help`` lists it.
+    """
+    app = typer.Typer(no_args_is_help=True)
+    root.add_typer(app, name=name, help=text, rich_help_panel=panel)
+    return app
 
 
 def verb(app: typer.Typer, name: str, *examples: str, panel: str | None = None) -> Callable[[Body], Body]:
@@ -50,7 +66,9 @@ def verb(app: typer.Typer, name: str, *examples: str, panel: str | None = None) 
 
     def decorate(body: Body) -> Body:
         hints = typing.get_type_hints(body, include_extras=True)
-        own = [p.replace(annotation=hints[p.name]) for p in list(inspect.signature(body).parameters.values())[1:]]
+        own = [
+            p.replace(annotation=hints[p.name]) for p in list(inspect.signature(body).parameters.values())[1:]
+        ]
         common = [
             inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=hint)
             for key, hint in _COMMON.items()

@@ -65,8 +65,8 @@ class DataSet:
         class_labels: one per class.
 
     Raises:
-        ConfigError: NM007 if arrays are empty, do not fit each other, leave ``bounds``, or hold a label outside
-            the classes. (Values that are not finite are reported by training, NM405.)
+        ConfigError: NM007 if arrays are empty, do not fit each other, leave ``bounds``, or hold a label
+            outside the classes. (Values that are not finite are reported by training, NM405.)
     """
 
     name: str

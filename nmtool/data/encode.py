@@ -36,8 +36,8 @@ def rate_spikes(
 ) -> NDArray[np.uint8]:
     """Bernoulli spikes: each step fires with probability ``x``, the same in any batch, order or chunk.
 
-    A line fires where its 32-bit word (see :mod:`nmtool.fixedpoint.noise`) is below ``rint(x 2**32)``, so that
-    0 never fires and 1 always does.
+    A line fires where its 32-bit word (see :mod:`nmtool.fixedpoint.noise`) is below ``rint(x 2**32)``,
+    so that 0 never fires and 1 always does.
 
     Args:
         x: ``[B, *shape]`` in [0, 1].
@@ -69,7 +69,7 @@ def rate_spikes(
 
 
 def spikes_file(path: Path) -> Spikes:
-    """Read a spike file: ``spikes`` uint8 ``[T, B, *shape]``, optional ``labels`` integers ``[B]`` and ``dt_s``.
+    """Read a spike file: ``spikes`` uint8 ``[T, B, *shape]``, optionally ``labels`` ``[B]`` and ``dt_s``.
 
     Raises:
         ConfigError: NM001 no such file, NM006 not an .npz file with ``spikes``.

@@ -1,8 +1,8 @@
-"""A lava-dl ``.net`` file as plain arrays: HDF5 is opened, read within bounds and closed here, and nowhere else.
+"""A lava-dl ``.net`` file as plain arrays: HDF5 is opened, read within bounds and closed here alone.
 
-Layout (lava-dl 0.6.0, and what its older files differ in): groups ``layer/0 .. layer/<n-1>`` in forward order, each
-with ``type``, ``shape`` and what the type needs; ``neuron/*`` below a layer; optional ``simulation/{Ts, tSample}``.
-No HDF5 attributes, no pickle. Numbers may be any integer or float type, but hold integers.
+Layout (lava-dl 0.6.0 and older): groups ``layer/0 .. layer/<n-1>`` in forward order, each with ``type``,
+``shape`` and what the type needs; ``neuron/*`` below a layer; optional ``simulation/{Ts, tSample}``. No HDF5
+attributes, no pickle. Numbers may be of any integer or float type, but are integers.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from nmtool.errors import ConfigError, ModelError
 
 Int = NDArray[np.int64]
 
-MAX_VALUES = 1 << 28
-"""Largest data set that is read: more synapses than two of the largest chips hold."""
+MAX_VALUES = 1 << 27
+"""Largest data set that is read: more synapses than the largest chip holds."""
 
 _HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
 _AGAIN = "Export the network again with lava-dl"
@@ -123,7 +123,7 @@ def read(path: Path) -> NetFile:
 
     Raises:
         ConfigError: NM001 if there is no such file or it cannot be opened.
-        ModelError: NM101 if it is not HDF5, is damaged or has no layers; NM106 if a layer is missing in between.
+        ModelError: NM101 if it is not HDF5, is damaged or has no layers; NM106 if a layer is missing.
     """
     if not path.is_file():
         raise ConfigError("NM001", str(path), "no such file", "Give the path of a lava-dl .net file")
@@ -176,22 +176,29 @@ def _read_open(file: str, f: h5py.File) -> NetFile:
 def _section(file: str, name: str, group: Any) -> Section:
     if not isinstance(group, h5py.Group):
         raise ModelError("NM101", f"{file}: {name}", f"is a {type(group).__name__}, expected a group", _AGAIN)
-    return Section(file, name, {key: _load(f"{file}: {name}/{key}", item) for key, item in _walk(group)})
+    values = {key: _load(f"{file}: {name}/{key}", item) for key, item in _walk(f"{file}: {name}", group)}
+    return Section(file, name, values)
 
 
-def _walk(group: h5py.Group) -> Iterator[tuple[str, h5py.Dataset]]:
+def _walk(where: str, group: h5py.Group, depth: int = 2) -> Iterator[tuple[str, h5py.Dataset]]:
     """Data sets of a group and of its direct subgroups; nothing deeper belongs to the format."""
     for key in group:
+        if not isinstance(key, str):
+            raise ModelError("NM101", where, f"has an entry whose name is no text ({key!r})", _AGAIN)
         item = group[key]
-        if isinstance(item, h5py.Group):
-            yield from ((f"{key}/{k}", item[k]) for k in item if isinstance(item[k], h5py.Dataset))
-        elif isinstance(item, h5py.Dataset):
+        if isinstance(item, h5py.Dataset):
             yield key, item
+        elif isinstance(item, h5py.Group) and depth > 1:
+            if not len(item):
+                raise ModelError("NM106", f"{where}/{key}", "is an empty group", _AGAIN)
+            yield from ((f"{key}/{k}", v) for k, v in _walk(f"{where}/{key}", item, depth - 1))
 
 
 def _load(where: str, item: h5py.Dataset) -> NDArray[Any] | str:
     if item.shape is None or item.size == 0:
         raise ModelError("NM106", where, "is empty", _AGAIN)
+    if item.chunks is None and item.id.get_storage_size() < item.nbytes:
+        raise ModelError("NM101", where, "was never written in full: the file is damaged", _AGAIN)
     if item.size > MAX_VALUES:
         raise ModelError(
             "NM101", where, f"has shape {item.shape}; more than {MAX_VALUES} values are not read", _AGAIN

@@ -166,8 +166,8 @@ def _geometry(layer: Section, in_shape: tuple[int, ...], w: Int) -> dict[str, An
     axes = zip(in_shape[1:], kernel, stride, padding, dilation, strict=True)
     made = (w.shape[0], *((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in axes))
     if shape_of(layer) != made:
-        found = f"is {shape_of(layer)}, but kernel {kernel}, stride {stride}, padding {padding} and dilation {dilation}"
-        raise layer.error("NM104", "shape", f"{found} make {made} of {in_shape}")
+        how = f"kernel {kernel}, stride {stride}, padding {padding} and dilation {dilation}"
+        raise layer.error("NM104", "shape", f"is {shape_of(layer)}, but {how} make {made} of {in_shape}")
     return {
         "in_shape": in_shape,
         "out_shape": made,
@@ -194,7 +194,7 @@ def _agree(layer: Section, counts: Mapping[str, int]) -> None:
 
 
 def _delays(layer: Section, shape: tuple[int, ...]) -> Int32:
-    """Steps per synapse: one for all, one per row, per column or per synapse; rows where a vector fits both."""
+    """Steps per synapse: one for all, or per row, column or synapse; a vector that fits both is the rows'."""
     if "delay" not in layer:
         return np.zeros((), np.int32)
     d = layer.integers("delay", 0, MAX_DELAY).astype(np.int32)
@@ -217,8 +217,8 @@ def _connection(layer: Section, key: str, weights: Int, source: str, target: Pop
 def on_grid(layer: Section, key: str, weights: Int) -> Synapses:
     """Integers that Lava keeps when it truncates, with the net effect of ``weights``.
 
-    One sign: 8 bits as they are. Both signs: even ones as they are; odd ones doubled, with the sum halved again,
-    where that fits (not in a conv, which has no exponent), else at 9 bits, which Lava does not truncate.
+    One sign: 8 bits as they are. Both signs: even ones as they are; odd ones doubled, with the sum halved
+    again, where that fits (not in a conv, which has no exponent), else at 9 bits, which Lava does not truncate.
 
     Raises:
         ModelError: NM202 if they are outside what lava-dl exports and Lava keeps.
@@ -230,7 +230,7 @@ def on_grid(layer: Section, key: str, weights: Int) -> Synapses:
     if low >= -255 and high <= 0:
         return Synapses(w, 0, 8, "inhibitory")
     if low < -256 or high > 254:
-        found = f"holds weights of {low} .. {high}; a synapse holds 0 .. 255, -255 .. 0 or, with both signs, -256 .. 254"
+        found = f"holds {low} .. {high}; a synapse holds 0 .. 255, -255 .. 0 or, with both signs, -256 .. 254"
         raise layer.error("NM202", key, found, "Export again with lava-dl, whose quantiser clamps")
     if not (w & 1).any():
         return Synapses(w, 0, 8, "mixed")
@@ -285,9 +285,3 @@ def _check_neuron(layer: Section) -> None:
         found = layer.scalar(f"neuron/{key}", *INT32, default=wanted)
         if found != wanted:
             raise layer.error("NM103", f"neuron/{key}", f"is {found}, supported is {wanted}: {why}")
-    if "neuron/theta" in layer:
-        theta = layer.integers("neuron/theta", *INT32)
-        mantissa = layer.integers("neuron/vThMant", 0, MAX_THRESHOLD)
-        if theta.shape != mantissa.shape or (theta != mantissa << 6).any():
-            message = f"is {theta.tolist()}, but vThMant is {mantissa.tolist()}; theta is 64 times that"
-            raise layer.error("NM103", "neuron/theta", message)

@@ -1,12 +1,12 @@
 """lava-dl ``.net`` files straight into a :class:`Program`: the integers of the file, nothing requantised.
 
 Accepted is what lava-dl 0.6.0's loader (``netx.hdf5.Network``) can run with CUBA neurons: ``input``,
-``flatten``, ``dense``, ``dense_rec``, ``conv``. What it cannot load is refused, and so is what it drops without a
-word: delays of a conv, graded spikes, weight exponents.
+``flatten``, ``dense``, ``dense_rec``, ``conv``. What it cannot load is refused, and so is what it drops without
+a word: delays of a conv, graded spikes, weight exponents.
 
-The file's weights are kept as they are, also where the loader loses some: it scales a dense matrix up to fill 8
-bits, and Lava then clips. So a matrix of negative weights whose lowest is a power of two arrives there changed,
-and one of zeros not at all.
+The file's weights are kept as they are, also where the loader loses some: it scales a dense matrix up to fill
+8 bits, and Lava then clips. So a matrix of negative weights whose lowest is a power of two arrives there
+changed, and one of zeros not at all.
 """
 
 from __future__ import annotations
@@ -64,9 +64,9 @@ def read_net(
     """Read a ``.net`` file.
 
     Shapes are ``(C, H, W)``, flattened in that order. An input layer *without* neurons takes spikes. One *with*
-    neurons is driven through its bias: data ``x`` in [0, 1] become ``bias_man = round(W x' + B)`` with the file's
-    ``W`` and ``B`` and ``x' = lo + (hi - lo) x``. The file does not say which ``x'`` the training fed; lava-dl's
-    own networks were fed ``2 x - 1``.
+    neurons is driven through its bias: data ``x`` in [0, 1] become ``bias_man = round(W x' + B)`` with ``W`` and
+    ``B`` of the file and ``x' = lo + (hi - lo) x``. The file does not say which ``x'`` the training fed;
+    lava-dl's own networks were fed ``2 x - 1``.
 
     Args:
         path: the file.
@@ -77,25 +77,15 @@ def read_net(
 
     Raises:
         ConfigError: NM001 no such file, NM004 ``num_layers`` or ``input_range``.
-        ModelError: NM101 not such a file or damaged; NM103 value; NM104 shapes; NM105 no neurons; NM106 data set
-            missing; NM108 not finite; NM202 weights that no synapse holds.
+        ModelError: NM101 not such a file or damaged; NM103 value; NM104 shapes; NM105 no neurons; NM106 data
+            set missing; NM108 not finite; NM202 weights that no synapse holds.
         FindingsError: all layers that cannot be read: NM102 type, NM103 neurons, NM105 place.
     """
     file = net_file.read(path)
     layers = _take(path, file, num_layers)
     raise_errors(_refusals(layers))
     head = _head(layers, input_range)
-    front, populations = head.front, [head.population] if head.population else []
-    connections: list[Connection] = []
-    for layer in layers:
-        kind = layer.text("type")
-        if kind == "flatten":
-            front = net_layers.flatten(layer, front)
-        elif kind in BUILDERS:
-            block = BUILDERS[kind](layer, front)
-            populations.append(block.population)
-            connections.extend(block.connections)
-            front = Front(block.population.name, block.population.shape, block.population.latency)
+    populations, connections = _wire(layers, head)
     if not populations:
         raise ModelError("NM105", str(path), f"has no neurons in its first {len(layers)} layers")
     steps, dt_s = _time(file.simulation, n_steps)
@@ -119,6 +109,22 @@ def read_net(
     )
 
 
+def _wire(layers: tuple[Section, ...], head: _Head) -> tuple[list[Population], list[Connection]]:
+    """Every layer connected to the one before it."""
+    front, populations = head.front, [head.population] if head.population else []
+    connections: list[Connection] = []
+    for layer in layers:
+        kind = layer.text("type")
+        if kind == "flatten":
+            front = net_layers.flatten(layer, front)
+        elif kind in BUILDERS:
+            block = BUILDERS[kind](layer, front)
+            populations.append(block.population)
+            connections.extend(block.connections)
+            front = Front(block.population.name, block.population.shape, block.population.latency)
+    return populations, connections
+
+
 def _take(path: Path, file: NetFile, num_layers: int | None) -> tuple[Section, ...]:
     n = len(file.layers)
     if num_layers is not None and not 1 <= num_layers <= n:
@@ -134,7 +140,7 @@ def _refusals(layers: tuple[Section, ...]) -> Iterator[Diagnostic]:
         kind, where = layer.text("type"), f"{layer.file}: {layer.group}"
         stop = f"Read only the layers before it: num_layers={i}" if i else ""
         if kind not in LAYERS:
-            found = f"type '{kind}' cannot be run by Lava; supported: {', '.join(LAYERS)}"
+            found = f"type {kind!r} cannot be run by Lava; supported: {', '.join(LAYERS)}"
             yield Diagnostic("NM102", where, found, stop)
         elif kind == "input" and i:
             yield Diagnostic("NM105", where, "is an input layer; only layer/0 can be one", stop)
@@ -143,7 +149,7 @@ def _refusals(layers: tuple[Section, ...]) -> Iterator[Diagnostic]:
                 "NM103", f"{where}/weight", f"'{kind}' has complex weights; supported: real ones", stop
             )
         elif "neuron" in layer and layer.text("neuron/type") not in NEURONS:
-            found = f"'{kind}' has '{layer.text('neuron/type')}' neurons; supported: {', '.join(NEURONS)}"
+            found = f"'{kind}' has {layer.text('neuron/type')!r} neurons; supported: {', '.join(NEURONS)}"
             yield Diagnostic("NM103", f"{where}/neuron/type", found, stop)
 
 
@@ -168,6 +174,8 @@ def _assumed(head: _Head, input_range: tuple[float, float]) -> Iterator[str]:
 def _time(simulation: Section, n_steps: int | None) -> tuple[int, float]:
     """Steps, and seconds per step: SLAYER counts ``Ts`` and ``tSample`` in milliseconds."""
     ts = simulation.scalar("Ts", 1, INT32[1], default=1)
+    if n_steps is not None and n_steps < 1:
+        raise ConfigError("NM004", "n_steps", f"is {n_steps}, allowed is 1 or more")
     if n_steps is None:
         n_steps = max(1, simulation.scalar("tSample", 1, INT32[1], default=DEFAULT_STEPS * ts) // ts)
     return n_steps, ts / 1000.0
@@ -216,9 +224,9 @@ def _bias_drive(
     bias = layer.scalar("bias", *INT16, default=0)
     if weight == 0:
         raise layer.error("NM103", "weight", "is 0, so that the input has no effect")
-    ends = sorted(round(weight * x + bias) for x in input_range)
+    ends = sorted(math.floor(weight * x + bias + 0.5) for x in input_range)
     if ends[0] < INT16[0] or ends[1] > INT16[1]:
-        found = f"{input_range} makes biases of {ends[0]} .. {ends[1]} with weight {weight} and bias {bias} of the file"
+        found = f"{input_range} makes biases of {ends[0]} .. {ends[1]} with the file's weight {weight}, bias {bias}"
         raise ConfigError("NM004", "input_range", f"{found}; Lava stores {INT16[0]} .. {INT16[1]}")
     lines = np.arange(population.n_neurons, dtype=np.int32)
     connection = Connection(

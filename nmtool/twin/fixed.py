@@ -1,7 +1,7 @@
-"""The integer compartment on tensors: :func:`nmtool.fixedpoint.neuron.step` over many steps, to the bit, in float64.
+"""The integer compartment on tensors: :func:`nmtool.fixedpoint.neuron.step` over many steps, to the bit.
 
-Every register and product of the step stays below 2**53, so float64 holds it exactly; unlike int64 it is fast on CPU and
-GPU and rounds toward zero in one instruction.
+Every register and product of the step stays below 2**53, so float64 holds it exactly; unlike int64 it is fast on CPU
+and GPU, and rounds toward zero in one instruction.
 """
 
 from __future__ import annotations
@@ -48,6 +48,11 @@ class IntegerCell(nn.Module):
         bounds: what can reach it.
     """
 
+    decay_syn_q12: Tensor
+    decay_mem_q12: Tensor
+    v_th_man: Tensor
+    bias: Tensor
+
     def __init__(self, population: Population, bounds: Bounds) -> None:
         super().__init__()
         p = population.params
@@ -73,7 +78,9 @@ class IntegerCell(nn.Module):
         shape = stimulus.drive.shape
         spikes, potential = (torch.empty(shape, device=bias.device) for _ in range(2))
         held = torch.empty(shape, dtype=torch.bool, device=bias.device) if self.refractory_steps > 1 else None
-        traces = [torch.empty(shape, dtype=torch.int32, device=bias.device) for _ in range(2 * stimulus.record)]
+        traces = [
+            torch.empty(shape, dtype=torch.int32, device=bias.device) for _ in range(2 * stimulus.record)
+        ]
         for t in range(shape[0]):
             u = self._current(u_kept, stimulus, t)
             v = v_kept + u + bias
@@ -114,7 +121,7 @@ class IntegerCell(nn.Module):
         return (DECAY_UNITY - lost_q12.double()) / DECAY_UNITY
 
     def dynamics(self) -> Dynamics:
-        """Coefficients for the backward, float32. The surrogate's unit is the threshold, or 1 in real units without one."""
+        """Coefficients for the backward, float32; the surrogate's unit is the threshold, else 1 in real units."""
         threshold = self.v_th_man.float() * GAIN
         one = torch.ones((), device=threshold.device)
         return Dynamics(

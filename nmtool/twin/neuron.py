@@ -12,29 +12,13 @@ operations that recorded autograd would.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-ResetGrad = Literal["detach", "through", "ignore"]
-Density = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Surrogate:
-    """Backward rule of a spike.
-
-    Attributes:
-        density: unit-mass density of (V - threshold) in threshold units; it replaces the derivative of the step.
-        reset_grad: ``detach``: a reset cuts the membrane's gradient but passes none to the spike; ``through``: it does
-            both; ``ignore``: the gradient passes as if there were no reset.
-    """
-
-    density: Density
-    reset_grad: ResetGrad = "detach"
+from nmtool.surrogate import BackwardRule, ResetGrad
 
 
 @dataclass(frozen=True)
@@ -118,9 +102,9 @@ class Cell(Protocol):
         ...
 
 
-def run_cell(cell: Cell, surrogate: Surrogate, stimulus: Stimulus, state: CellState) -> Course:
+def run_cell(cell: Cell, rule: BackwardRule, stimulus: Stimulus, state: CellState) -> Course:
     """Run a population; spikes, potential, ``end.u`` and ``end.v`` are differentiable in drive, bias and state."""
-    out = _Population.apply(cell, surrogate, stimulus, stimulus.drive, stimulus.bias, *state)
+    out = _Population.apply(cell, rule, stimulus, stimulus.drive, stimulus.bias, *state)
     spikes, potential, u_end, v_end, hold_end, u, v = out
     return Course(spikes, potential, CellState(u_end, v_end, hold_end), None, u, v)
 
@@ -130,12 +114,17 @@ class _Population(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, cell: Cell, surrogate: Surrogate, stimulus: Stimulus, _drive: Tensor, bias: Tensor | None,
+        ctx: Any,
+        cell: Cell,
+        rule: BackwardRule,
+        stimulus: Stimulus,
+        _drive: Tensor,
+        bias: Tensor | None,
         *state: Tensor,
     ) -> tuple[Tensor | None, ...]:
         course = cell.course(stimulus, CellState(*state))
         ctx.set_materialize_grads(False)
-        ctx.dynamics, ctx.surrogate = cell.dynamics(), surrogate
+        ctx.dynamics, ctx.rule = cell.dynamics(), rule
         ctx.bias_shape = None if bias is None else bias.shape
         ctx.save_for_backward(course.spikes, course.potential, course.held)
         ctx.mark_non_differentiable(course.end.hold, *(t for t in (course.u, course.v) if t is not None))
@@ -144,7 +133,7 @@ class _Population(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         spikes, potential, held = ctx.saved_tensors
-        drive, bias, u, v = through_time(ctx.dynamics, ctx.surrogate, (spikes, potential, held), grads[:4])
+        drive, bias, u, v = through_time(ctx.dynamics, ctx.rule, (spikes, potential, held), grads[:4])
         if ctx.bias_shape is not None:
             bias = bias.sum_to_size(ctx.bias_shape)
         return (None, None, None, drive, bias if ctx.bias_shape is not None else None, u, v, None)
@@ -152,14 +141,14 @@ class _Population(torch.autograd.Function):
 
 def through_time(
     dynamics: Dynamics,
-    surrogate: Surrogate,
+    rule: BackwardRule,
     course: tuple[Tensor, Tensor, Tensor | None],
     grads: tuple[Tensor | None, ...],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Backpropagation through time of the module's equations.
 
     Args:
-        dynamics, surrogate: the rule.
+        dynamics, rule: coefficients and what stands for the derivative of a spike.
         course: spikes, potential ``[T, B, N]`` and where it was held, or None.
         grads: of the loss in spikes, potential ``[T, B, N]``, end u and end v ``[B, N]``; None for zero.
 
@@ -168,11 +157,11 @@ def through_time(
     """
     spikes, potential, held = course
     g_spikes, g_potential, g_u, g_v = grads
-    slope = surrogate.density((potential - dynamics.threshold) / dynamics.unit) / dynamics.unit
+    slope = rule.surrogate.density((potential - dynamics.threshold) / dynamics.unit) / dynamics.unit
     direct = torch.zeros_like(potential) if g_spikes is None else g_spikes * slope
     if g_potential is not None:
         direct += g_potential
-    left = _left_of_potential(dynamics, surrogate.reset_grad, (spikes, potential, slope))
+    left = _left_of_potential(dynamics, rule.reset_grad, (spikes, potential, slope))
     if held is not None:
         direct.masked_fill_(held, 0)
         left = left.masked_fill(held, 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -25,6 +25,20 @@ def straight_through(x: Tensor, f: Callable[[Tensor], Tensor]) -> Tensor:
     return x + (f(fixed) - fixed)
 
 
+def exact_sum(where: str, bound: int) -> int:
+    """``bound``, if float64 holds every integer up to it.
+
+    Raises:
+        BackendUnavailableError: NM304 if not.
+    """
+    if bound >= EXACT_FLOAT64:
+        found = f"sums may reach {bound:.3g}, the differentiable twin is exact below 2**53"
+        raise BackendUnavailableError(
+            "NM304", where, found, "Run this program on the simulator, without gradients"
+        )
+    return bound
+
+
 class Synapses(nn.Module):
     """One connection.
 
@@ -36,10 +50,13 @@ class Synapses(nn.Module):
 
     Attributes:
         bound: largest magnitude that can come out.
+        dtype: of the sums; float32 where it is exact.
 
     Raises:
         BackendUnavailableError: NM304 if the sums could leave what float64 holds exactly.
     """
+
+    indices: Tensor
 
     def __init__(
         self, connection: Connection, sizes: tuple[int, int], max_message: int = 1, on_chip: bool = True
@@ -47,16 +64,11 @@ class Synapses(nn.Module):
         super().__init__()
         c = self.connection = connection
         self.n_out, self.n_in = sizes
-        self.max_message, self.on_chip = (max_message if c.message_bits or not on_chip else 1), on_chip
-        self.sum_bound = _largest_row(c, self.n_out) * self.max_message
-        self.bound = self.sum_bound << max(c.weight_exp, 0)
-        if self.bound >= EXACT_FLOAT64:
-            raise BackendUnavailableError(
-                "NM304", c.name, f"sums may reach {self.bound:.3g}, the differentiable twin is exact below 2**53",
-                "Run this program on the simulator, without gradients",
-            )
-        exact32 = self.bound < EXACT_FLOAT32 and int(np.abs(c.weights).max(initial=0)) < EXACT_TF32
-        self.dtype = torch.float32 if exact32 else torch.float64
+        self.on_chip, self.binary = on_chip, on_chip and not c.message_bits and max_message > 1
+        self.sum_bound = _largest_row(c, self.n_out) * (1 if self.binary else max_message)
+        self.bound = exact_sum(c.name, self.sum_bound << max(c.weight_exp, 0))
+        small = self.bound < EXACT_FLOAT32 and int(np.abs(c.weights).max(initial=0)) < EXACT_TF32
+        self.dtype = torch.float32 if small else torch.float64
         self.delays = tuple(int(d) for d in np.unique(c.delay_steps))
         for d in self.delays:
             kept = np.where(np.broadcast_to(c.delay_steps == d, c.weights.shape), c.weights, 0)
@@ -64,14 +76,12 @@ class Synapses(nn.Module):
         indices = None if c.indices is None else torch.from_numpy(c.indices.astype(np.int64))
         self.register_buffer("indices", indices, persistent=False)
 
-    def slots(self, source: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """Per delay in steps what arrives after it: ``[T, B, n_in]`` to ``[T, B, n_out]``, before summation."""
-        c = self.connection
-        if self.on_chip and not c.message_bits and self.max_message == 1:
+    def arrive(self, source: Tensor, delay: int) -> Tensor:
+        """What the synapses of one delay make of ``[T, B, n_in]``: ``[T, B, n_out]``, not yet shifted in time."""
+        if self.binary:
             source = straight_through(source, lambda s: (s != 0).to(s.dtype))
-        for d in self.delays:
-            acc = self._sum(getattr(self, f"weights_{d}").to(self.dtype), source.to(self.dtype))
-            yield d, self._on_chip(acc) if self.on_chip else acc
+        acc = self._sum(getattr(self, f"weights_{delay}").to(self.dtype), source.to(self.dtype))
+        return self._shifted(acc) if self.on_chip else acc
 
     def forward(self, source: Tensor, n_steps: int) -> Tensor:
         """Everything that arrives, ``[n_steps, B, n_out]``.
@@ -80,12 +90,10 @@ class Synapses(nn.Module):
             source: ``[T, B, n_in]``, or ``[1, B, n_in]`` for a value that stays.
             n_steps: T.
         """
-        total: Tensor | None = None
-        for d, acc in self.slots(source):
-            late = delayed(acc, d, n_steps)
-            total = late if total is None else total + late
-        if total is None:
-            return source.new_zeros(1, source.shape[1], self.n_out).expand(n_steps, -1, -1)
+        total = source.new_zeros(1, source.shape[1], self.n_out).expand(n_steps, -1, -1)
+        for i, d in enumerate(self.delays):
+            late = delayed(self.arrive(source, d), d, n_steps)
+            total = late if i == 0 else total + late
         return total
 
     def _sum(self, weights: Tensor, source: Tensor) -> Tensor:
@@ -94,22 +102,25 @@ class Synapses(nn.Module):
         if c.kind == "dense":
             return F.linear(source, weights)
         if c.kind == "sparse":
-            matrix = torch.sparse_coo_tensor(self.indices, weights, (self.n_out, self.n_in), is_coalesced=True,
-                                             check_invariants=False)
+            matrix = torch.sparse_coo_tensor(
+                self.indices, weights, (self.n_out, self.n_in), check_invariants=False
+            )
             return torch.sparse.mm(matrix, source.reshape(-1, self.n_in).T).T.reshape(*lead, self.n_out)
-        out = F.conv2d(source.reshape(-1, *(c.in_shape or ())), weights, None, c.stride, c.padding, c.dilation, c.groups)
+        out = F.conv2d(
+            source.reshape(-1, *(c.in_shape or ())), weights, None, c.stride, c.padding, c.dilation, c.groups
+        )
         return out.reshape(*lead, self.n_out)
 
-    def _on_chip(self, acc: Tensor) -> Tensor:
+    def _shifted(self, acc: Tensor) -> Tensor:
+        """The chip's accumulator and its shift. A left shift needs no wrap here: the current wraps the same bits."""
         c = self.connection
         if c.kind == "conv":
             return straight_through(acc, lambda a: wrap(a, U_HALF)) if self.sum_bound >= U_HALF else acc
+        if c.weight_exp >= 0:
+            return acc * 2.0**c.weight_exp
         if self.sum_bound >= INT32_HALF:
             acc = straight_through(acc, lambda a: wrap(a, INT32_HALF))
-        if c.weight_exp < 0:
-            return straight_through(acc * 2.0**c.weight_exp, torch.floor)
-        shifted = acc * 2.0**c.weight_exp
-        return straight_through(shifted, lambda a: wrap(a, INT32_HALF)) if self.bound >= INT32_HALF else shifted
+        return straight_through(acc * 2.0**c.weight_exp, torch.floor)
 
 
 def delayed(x: Tensor, delay: int, n_steps: int) -> Tensor:

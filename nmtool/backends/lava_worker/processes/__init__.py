@@ -233,6 +233,7 @@ class NoisyLIF(LIFReset):
 class PyNoisyLIFModel(PyLifResetModelBitAcc):
     """All arithmetic stays Lava's; noise enters beside the activation or beside the bias, v is held while refractory."""
 
+    implements_process = None  # inherited from the model of LIFReset, which Lava would not let us replace
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32)
     vth: int = LavaPyType(int, np.int32)
 

@@ -1,0 +1,97 @@
+"""What a simulation collects: arrays over all samples that blocks write their part of, joined into one result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nmtool.backends.base import RunOptions, RunResult, Trace
+from nmtool.backends.sim_input import Feed
+from nmtool.backends.sim_plan import Plan
+from nmtool.errors import SimulationError
+
+OVERFLOWS = ("u_wrapped", "v_clipped")
+
+
+class Collector:
+    """Result arrays, neurons flattened in C order; every block fills its own samples.
+
+    Attributes:
+        counts: int64 ``[B, N]`` per population, and the input if it spikes.
+        last: uint8 ``[B, N]`` per population.
+        active: int64 ``[B]`` per population.
+        per_step: int64 ``[T]`` per population and spiking input.
+        overflow: int64 ``[2]`` per population.
+        membrane: int64 ``[B, N]`` of the output population.
+        traces: spikes, and for populations u and v, ``[T, B, N]``, of what is recorded.
+    """
+
+    def __init__(self, plan: Plan, feed: Feed, options: RunOptions) -> None:
+        self._plan, self._feed, self._options = plan, feed, options
+        program, n_steps, n_samples = plan.program, feed.n_steps, feed.n_samples
+        sizes = {p.name: p.n_neurons for p in program.populations}
+        self.last = {n: np.zeros((n_samples, size), np.uint8) for n, size in sizes.items()}
+        self.active = {n: np.zeros(n_samples, np.int64) for n in sizes}
+        self.overflow = {n: np.zeros(2, np.int64) for n in sizes}
+        self.membrane = np.zeros((n_samples, sizes[program.output]), np.int64)
+        if feed.carries_spikes:
+            sizes[program.input.name] = program.size(program.input.name)
+        self.counts = {n: np.zeros((n_samples, size), np.int64) for n, size in sizes.items()}
+        self.per_step = {n: np.zeros(n_steps, np.int64) for n in sizes}
+        self.traces = {
+            n: self._trace(n, (n_steps, n_samples, s)) for n, s in sizes.items() if options.records(n)
+        }
+
+    def _trace(self, name: str, shape: tuple[int, int, int]) -> tuple[NDArray[Any], ...]:
+        if name == self._plan.program.input.name:
+            return (np.empty(shape, np.uint8 if self._feed.spikes is None else self._feed.spikes.dtype),)
+        return np.empty(shape, np.uint8), np.empty(shape, np.int32), np.empty(shape, np.int32)
+
+    def refuse_overflow(self) -> None:
+        """Strict mode.
+
+        Raises:
+            SimulationError: NM401 naming every population whose state overflowed, with counts.
+        """
+        found = self._overflow()
+        if not found:
+            return
+        text = "; ".join(
+            f"{n}: " + ", ".join(f"{k} {c} times" for k, c in e.items()) for n, e in found.items()
+        )
+        raise SimulationError("NM401", next(iter(found)), f"a register overflowed ({text}), strict mode allows none",
+                              "Export with a smaller scale, or run without strict to see what hardware would do")  # fmt: skip
+
+    def _overflow(self) -> dict[str, dict[str, int]]:
+        found = {
+            n: {k: int(c) for k, c in zip(OVERFLOWS, o, strict=True) if c} for n, o in self.overflow.items()
+        }
+        return {n: e for n, e in found.items() if e}
+
+    def result(self) -> RunResult:
+        """Everything in the populations' own shapes."""
+        program, options = self._plan.program, self._options
+        shapes = {p.name: p.shape for p in program.populations} | {program.input.name: program.input.shape}
+
+        def shaped(name: str, a: NDArray[Any]) -> NDArray[Any]:
+            return a.reshape(*a.shape[:-1], *shapes[name])
+
+        spiking = program.readout == "spike_count"
+        return RunResult(
+            backend="sim",
+            model_sha256=program.sha256,
+            n_steps=self._feed.n_steps,
+            dt_s=program.dt_s,
+            seed=options.seed,
+            noise=options.noise,
+            logits=self.counts[program.output] if spiking else self.membrane,
+            spike_counts={n: shaped(n, a) for n, a in self.counts.items()},
+            last_spikes={n: shaped(n, a) for n, a in self.last.items()},
+            active_updates=self.active,
+            overflow=self._overflow(),
+            latency={p.name: p.latency for p in program.populations},
+            traces={n: Trace(*(shaped(n, a) for a in arrays)) for n, arrays in self.traces.items()},
+            steps_density=self.per_step,
+        )
