@@ -7,6 +7,7 @@ final point alone, never on a draw that was looked at while searching (Athalye e
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
@@ -150,3 +151,20 @@ def _score(model: Model, data: tuple[Tensor, Tensor], draws: list[int], loss: Lo
             right += logits.argmax(1) == y
             total += losses(logits, y, loss)
     return right / len(used), total / len(used)
+
+
+def merged(parts: Sequence[AttackResult]) -> AttackResult:
+    """Batches of one attack as one result; shares are weighted by the number of samples."""
+    sizes = torch.tensor([len(p.robust) for p in parts], dtype=torch.float64)
+    zero = torch.tensor([p.zero_gradient for p in parts], dtype=torch.float64)
+    whole = {
+        k: torch.cat([getattr(p, k) for p in parts])
+        for k in ("adversarial", "robust", "loss_start", "loss_end")
+    }
+    return replace(
+        parts[0],
+        **whole,
+        zero_gradient=float((zero * sizes).sum() / sizes.sum()),
+        n_forward=max(p.n_forward for p in parts),
+        n_backward=max(p.n_backward for p in parts),
+    )

@@ -9,10 +9,22 @@ from typing import Annotated, Any
 import typer
 
 from nmtool import __version__
-from nmtool.cli import check, doctor, explain, export, lava, models, run, targets, train, verify
+from nmtool.cli import (
+    check,
+    doctor,
+    energy_report,
+    explain,
+    export,
+    lava,
+    models,
+    run,
+    targets,
+    train,
+    verify,
+)
 from nmtool.errors import EXIT_OK, EXIT_USAGE, ConfigError
 
-_VERBS = (train, export, check, run, verify, targets, models, explain, lava, doctor)
+_VERBS = (train, export, check, run, verify, energy_report, targets, models, explain, lava, doctor)
 
 # typer brings its own click in newer releases and imports it in older ones: this is its ClickException in both.
 _ClickError: type[Exception] = typer.BadParameter.__mro__[2]

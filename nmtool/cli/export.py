@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from nmtool.cli import options as o
-from nmtool.cli.show import utilisation
+from nmtool.cli.show import quantisation, utilisation
 from nmtool.cli.ui import Ui
 from nmtool.cli.verbs import verb
 
@@ -34,4 +34,5 @@ def register(root: typer.Typer) -> None:
         done = api.export(o.opened(model, target, weight_bits, allow), out)
         for finding in done.record["findings"]:
             ui.warn(api.finding_text(finding))
-        ui.result({"folder": str(done.folder), **done.record}, str(done.folder), *utilisation(done.record))
+        document = {"folder": str(done.folder), **done.record}
+        ui.result(document, f"{done.folder}\n", *quantisation(document), *utilisation(document))

@@ -97,6 +97,45 @@ DataRoot = Annotated[
         rich_help_panel=_INPUT,
     ),
 ]
+SavedRun = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="FILE",
+        help="Price this run (of 'nmtool run --out') instead of running.",
+        show_default=False,
+        rich_help_panel=_INPUT,
+    ),
+]
+Profiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--profile",
+        "-p",
+        metavar="NAME",
+        help="Prices to use; may be repeated. Default: all.",
+        show_default=False,
+    ),
+]
+StepTime = Annotated[
+    float | None,
+    typer.Option(
+        "--step-time",
+        metavar="SECONDS",
+        min=0,
+        help="Measured duration of a step, for static power.",
+        show_default=False,
+    ),
+]
+Record = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--record",
+        metavar="LAYER",
+        help="Trace a layer, or 'all'; needs --out. May be repeated.",
+        show_default=False,
+    ),
+]
 Seed = Annotated[
     int,
     typer.Option("--seed", min=0, help="Of noise and stochastic encoders.", rich_help_panel=RUN),

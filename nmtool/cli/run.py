@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
 from nmtool.cli import options as o
@@ -38,17 +36,11 @@ def register(root: typer.Typer) -> None:
         noise: o.Noise = True,
         strict: o.Strict = False,
         batch: o.BatchSize = 256,
-        record: Annotated[
-            list[str] | None,
-            typer.Option(
-                "--record", metavar="LAYER", help="Trace a layer, or 'all'; needs --out. May be repeated.",
-                show_default=False,
-            ),
-        ] = None,
+        record: o.Record = None,
         out: o.Out = None,
         weight_bits: o.WeightBits = 8,
         allow: o.Allow = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Run a network: predictions, spike counts, traces on request."""
         from nmtool import api
 

@@ -30,6 +30,26 @@ def utilisation(record: Mapping[str, Any]) -> list[RenderableType]:
     return [table("", columns, rows), total]
 
 
+def quantisation(record: Mapping[str, Any]) -> list[RenderableType]:
+    """What rounding did to every layer."""
+    rows = []
+    for layer in record["info"].get("quantisation", []):
+        for c in layer["connections"]:
+            rows.append(
+                (
+                    layer["name"],
+                    c["connection"],
+                    c["on"],
+                    round(c["bits_used"], 1),
+                    percent(c["relative_rms_error"]),
+                    layer["v_th_man"],
+                    layer["limited_by"],
+                )
+            )
+    columns = ("population", "connection", "on", "bits used", "rms error", "threshold", "limited by")
+    return [table("", columns, rows), ""] if rows else []
+
+
 def run_summary(record: Mapping[str, Any]) -> list[RenderableType]:
     """What a run says in a few lines."""
     head = f"{record['inputs']}: {record['n_samples']} samples, {record['n_steps']} steps, backend {record['backend']}"
@@ -42,40 +62,3 @@ def run_summary(record: Mapping[str, Any]) -> list[RenderableType]:
     rows = [(n, record["spikes"][n], percent(record["spike_density"][n])) for n in record["spikes"]]
     lines.append(table("", ("population", "spikes", "density"), rows))
     return lines
-
-
-def verify_summary(record: Mapping[str, Any]) -> list[RenderableType]:
-    """Agreement per pair of backends and layer, and the first place where they differ."""
-    parts: list[RenderableType] = []
-    for pair in record["pairs"]:
-        title = f"{pair['other']} against {pair['reference']}: {pair['n_samples']} samples, {pair['n_steps']} steps"
-        rows = [
-            (
-                r["name"],
-                percent(r["agreement"]),
-                r["spike_ratio"],
-                r["cosine"],
-                r["max_abs_dv"],
-                r["lag"],
-                _first(r),
-            )
-            for r in pair["layers"]
-        ]
-        columns = ("layer", "same spikes", "spike ratio", "cosine", "max |dv|", "lag", "first difference")
-        parts.append(table(title, columns, rows))
-        if pair["exact"]:
-            parts.append(
-                "equal to the bit\n" if pair["equal"] else "NOT equal: these integers must not differ\n"
-            )
-        else:
-            parts.append(f"same class: {percent(pair['prediction_agreement'])} of the samples\n")
-    return parts
-
-
-def _first(row: Mapping[str, Any]) -> str:
-    at = row["first_divergence"]
-    if at is None:
-        return "none"
-    where = f"step {at['step']}, sample {at['sample']}, neuron {tuple(at['neuron'])}"
-    values = [f"{k} {at['reference'][k]:.6g} / {at['other'][k]:.6g}" for k in at["reference"]]
-    return f"{where}: {', '.join(values)}"

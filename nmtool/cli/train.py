@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from nmtool.cli import options as o
+from nmtool.cli.show import percent
 from nmtool.cli.ui import Ui
 from nmtool.cli.verbs import verb
 
@@ -42,4 +43,6 @@ def register(root: typer.Typer) -> None:
 
         done = api.train(recipe, out, tuple(overrides or ()), resume, data_root, ui.watch)
         document = {"folder": str(done.folder), **done.record}
-        ui.result(document, f"{done.folder}: test accuracy {100 * done.record['accuracy']:.2f} %")
+        score = done.record["accuracy"]
+        text = f"test accuracy {percent(score['noise_on'])} with its noise, {percent(score['noise_off'])} without"
+        ui.result(document, f"{done.folder}: {done.record['epochs']} epochs, {text}")

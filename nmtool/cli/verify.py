@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from nmtool.cli import options as o
-from nmtool.cli.show import verify_summary
 from nmtool.cli.ui import Ui
 from nmtool.cli.verbs import verb
 from nmtool.errors import EXIT_NO, EXIT_OK
@@ -48,6 +47,7 @@ def register(root: typer.Typer) -> None:
     ) -> int:
         """Compare backends layer by layer and name the first difference. Ends with 1 if integers differ."""
         from nmtool import api
+        from nmtool.report.text import render
 
         record = api.verify(
             o.opened(model, target, weight_bits, allow),
@@ -57,5 +57,5 @@ def register(root: typer.Typer) -> None:
             out,
             ui.watch,
         )
-        ui.result(record, *verify_summary(record))
+        ui.result(record, *(render(pair) for pair in (record, *record["further"])))
         return EXIT_OK if record["integers_equal"] else EXIT_NO

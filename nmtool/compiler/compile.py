@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmtool.compiler.check import check_graph, check_placement, check_program
+from nmtool.compiler.incoming import OnGrid
 from nmtool.compiler.links import constants, links
 from nmtool.compiler.lower import Context, Lowered, lower, neuron_of
 from nmtool.compiler.options import CompileOptions
@@ -32,7 +33,7 @@ class Compiled:
         program: frozen; its ``info`` holds the quantisation report and the placement.
         findings: warnings and notes (errors were raised).
         placement: populations to cores.
-        weights: real weights on the integer grid, per graph node, for writing back.
+        weights: integers per graph node, for writing back; a node that got two different quantisations is absent.
         biases: real biases on the grid, per neuron node.
         neurons: the difference equations as the chip realises them, per neuron node.
     """
@@ -40,7 +41,7 @@ class Compiled:
     program: Program
     findings: tuple[Diagnostic, ...]
     placement: Placement
-    weights: Mapping[str, F64]
+    weights: Mapping[str, OnGrid]
     biases: Mapping[str, F64]
     neurons: Mapping[str, NeuronSemantics]
 
@@ -83,10 +84,19 @@ def compile_graph(graph: Graph, spec: TargetSpec, options: CompileOptions | None
         replace(program, info=info),
         findings,
         placement,
-        {node: w for part in parts.values() for node, w in part.weights.items()},
+        _unambiguous(parts),
         {n: part.bias for n, part in parts.items()},
         {n: realised(neuron_of(graph.nodes[n]), part) for n, part in parts.items()},
     )
+
+
+def _unambiguous(parts: Mapping[str, Lowered]) -> dict[str, OnGrid]:
+    """Quantised weights of nodes that feed one population; a node shared by several has no single grid."""
+    found: dict[str, list[OnGrid]] = {}
+    for part in parts.values():
+        for node, weights in part.weights.items():
+            found.setdefault(node, []).append(weights)
+    return {node: weights[0] for node, weights in found.items() if len(weights) == 1}
 
 
 def _input(graph: Graph, options: CompileOptions) -> InputSpec:
@@ -136,19 +146,15 @@ def _assemble(
 
 
 def _output(graph: Graph) -> str:
-    """The population that the output node reads, through nodes that only reshape."""
-    name = graph.output
-    while graph.nodes[name].neuron is None:
-        before = graph.predecessors(name)
-        kind = type(graph.nodes[name].op).__name__
-        if len(before) != 1 or kind not in ("Output", "Flatten"):
-            raise ModelError(
-                "NM103",
-                name,
-                f"the output is a {kind} with {len(before)} inputs; it has to be one population of neurons",
-                "End the network with a neuron layer (LIF, or LI for a membrane readout)",
-            )
-        name = before[0]
+    """The population that the output node reads."""
+    name = graph.readout_source()
+    if graph.nodes[name].neuron is None:
+        raise ModelError(
+            "NM103",
+            name,
+            f"the output is a {type(graph.nodes[name].op).__name__}; it has to be one population of neurons",
+            "End the network with a neuron layer (LIF, or LI for a membrane readout)",
+        )
     return name
 
 

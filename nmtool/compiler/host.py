@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmtool.compiler.incoming import connection, rows_of
-from nmtool.compiler.links import Link
+from nmtool.compiler.link import Link
 from nmtool.compiler.program import HostLayer, InputSpec, Population
 from nmtool.errors import TargetError
 from nmtool.quant import scheme

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nmtool.compiler.links import Link
+from nmtool.compiler.link import Link
 from nmtool.compiler.program import Connection
 from nmtool.errors import TargetError
 from nmtool.quant import scheme
@@ -84,6 +84,13 @@ def arrange(
     result = []
     for link, payload in zip(links, payloads, strict=True):
         whole = Incoming(link, rows_of(link, gain), scheme.grid_for(link.base, bits, limits), payload)
+        if not split and whole.grid.scale_limit(link.base) == 0:
+            message = (
+                f"{bits} bit with both signs leaves no positive weight ({spec.cite('synapse.mixed_max')})"
+            )
+            raise TargetError(
+                "NM202", f"{link.source}->{link.target}", message, "Use more bits, or --sign-split"
+            )
         if not split or whole.grid.sign_mode != "mixed":
             result.append(whole)
             continue
@@ -99,16 +106,37 @@ def arrange(
     return tuple(result)
 
 
+@dataclass(frozen=True)
+class OnGrid:
+    """Weights of one graph node as the chip holds them.
+
+    Attributes:
+        integers: int64, in the node's layout up to singleton axes.
+        per_unit: integer counts per real unit, scalar or broadcastable to ``integers``.
+        bits: of the grid.
+    """
+
+    integers: NDArray[np.int64]
+    per_unit: F64
+    bits: int
+
+    @property
+    def values(self) -> F64:
+        """Real weights that lie on the grid."""
+        w: F64 = self.integers / self.per_unit
+        return w
+
+
 def quantise(
     chip: tuple[Incoming, ...], scale: scheme.Scale
-) -> tuple[tuple[Connection, ...], dict[str, F64], list[dict[str, Any]]]:
+) -> tuple[tuple[Connection, ...], dict[str, OnGrid], list[dict[str, Any]]]:
     """Integers of all chip connections into one population.
 
     Returns:
-        connections; real values on the grid per graph node whose weights these are; report rows.
+        connections; the same integers per graph node whose weights they are; report rows.
     """
     connections: list[Connection] = []
-    on_grid: dict[str, F64] = {}
+    on_grid: dict[str, OnGrid] = {}
     rows: list[dict[str, Any]] = []
     for item, exponent in zip(chip, scale.weight_exps, strict=True):
         per_volt = scale.units_per_volt / scheme.UNIT / 2.0**exponent
@@ -123,8 +151,9 @@ def quantise(
             connection(item.link, name, item.link.expand(integers), exponent, item.grid, item.payload)
         )
         if item.link.node is not None:
-            back = integers / (per_volt * item.link.factor * item.gain)
-            on_grid[item.link.node] = on_grid.get(item.link.node, 0.0) + back
+            other_half = on_grid[item.link.node].integers if item.suffix == "-" else 0
+            per_unit = np.asarray(per_volt * item.link.factor * item.gain)
+            on_grid[item.link.node] = OnGrid(integers + np.int64(other_half), per_unit, item.grid.bits)
         rows.append(
             {
                 "connection": name,
@@ -149,7 +178,7 @@ def connection(
         else {}
     )
     if link.kind == "conv":
-        conv |= {"in_shape": link.in_shape, "out_shape": link.out_shape}
+        conv |= {"in_shape": link.in_shape, "out_shape": link.map_shape}
     order = (
         np.arange(weights.size) if link.indices is None else np.lexsort((link.indices[1], link.indices[0]))
     )

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmtool.compiler.host import host_layer, largest_bias
-from nmtool.compiler.incoming import Incoming, arrange, quantise
-from nmtool.compiler.links import Link
+from nmtool.compiler.incoming import Incoming, OnGrid, arrange, quantise
+from nmtool.compiler.link import Link
 from nmtool.compiler.options import CompileOptions
 from nmtool.compiler.program import Connection, HostLayer, InputSpec, Population
 from nmtool.errors import TargetError
@@ -33,7 +33,7 @@ class Lowered:
         connections: chip connections into it, delays in own time.
         host: the host's layer, if the input is analog and the target takes none.
         report: one row of the quantisation report (JSON types).
-        weights: real values on the integer grid, per graph node whose weights were quantised.
+        weights: the integers again, per graph node whose weights were quantised.
         bias: everything that is added per step for a zero input, real volts on the grid, ``[*shape]``.
     """
 
@@ -41,7 +41,7 @@ class Lowered:
     connections: tuple[Connection, ...]
     host: HostLayer | None
     report: dict[str, Any]
-    weights: dict[str, F64]
+    weights: dict[str, OnGrid]
     bias: F64
 
 
@@ -113,7 +113,9 @@ def lower(node: Node, incoming: tuple[Link, ...], bias: F64, context: Context) -
             }
         )
         if host_link.node is not None:
-            weights[host_link.node] = integers / factor
+            weights[host_link.node] = OnGrid(
+                integers.astype(np.int64), factor, int(spec.number("host.weight_bits"))
+            )
     return Lowered(
         population,
         connections,
@@ -191,10 +193,13 @@ def _scale(
             neuron.noise_std, scale.units_per_volt, exponents, options.noise_model, options.noise_draws
         )
     if mapped is None:
+        offered = (
+            spec.cite("noise.exp_min") if spec.has("noise.exp_min") else "it publishes no noise generator"
+        )
         raise TargetError(
             "NM208",
             node.name,
-            f"noise of {neuron.noise_std:g} V cannot be produced ({spec.cite('noise.exp_min')})",
+            f"noise of {neuron.noise_std:g} V cannot be produced by {spec.name} ({offered})",
             "Train with other noise, or drop it with --allow no-noise",
         )
     return scheme.with_scale(mapped.units_per_volt, budget), mapped

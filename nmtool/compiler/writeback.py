@@ -6,6 +6,7 @@ Any other tool that reads the file then runs the network as deployed, up to the 
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import nir
@@ -13,7 +14,7 @@ import numpy as np
 
 from nmtool.compiler.compile import Compiled
 from nmtool.errors import Diagnostic
-from nmtool.ir.graph import Graph, Node
+from nmtool.ir.graph import Graph, Node, write
 from nmtool.ir.semantics import NeuronSemantics
 
 
@@ -31,7 +32,15 @@ def quantised_graph(
     for name, node in graph.nodes.items():
         op = copy.copy(node.op)
         if name in compiled.weights:
-            op.weight = compiled.weights[name].reshape(np.shape(node.op.weight)).astype(np.float64)
+            on_grid, shape = compiled.weights[name], np.shape(node.op.weight)
+            op.weight = on_grid.values.reshape(shape)
+            op.metadata = dict(op.metadata)
+            if on_grid.per_unit.ndim == 0:
+                op.metadata |= {
+                    "nmtool.w_int": on_grid.integers.reshape(shape).astype(np.int32),
+                    "nmtool.w_scale": 1 / float(on_grid.per_unit),
+                    "nmtool.w_bits": on_grid.bits,
+                }
             if hasattr(op, "bias"):
                 op.bias = _bias(graph, node, compiled)
         elif hasattr(op, "weight"):
@@ -39,7 +48,7 @@ def quantised_graph(
                 Diagnostic(
                     "NM251",
                     name,
-                    "was multiplied with its neighbours before quantisation; the file keeps its real weights",
+                    "feeds several populations or was multiplied with its neighbours; the file keeps its real weights",
                     severity="note",
                 )
             )
@@ -59,3 +68,16 @@ def _bias(graph: Graph, node: Node, compiled: Compiled) -> Any:
         return node.op.bias
     value = compiled.biases[target].reshape(node.out_shape)
     return value if len(node.out_shape) == 1 else value.reshape(node.out_shape[0], -1)[:, 0]
+
+
+def write_quantised(graph: Graph, compiled: Compiled, path: Path) -> tuple[Diagnostic, ...]:
+    """Write the quantised network as a ``.nir`` file.
+
+    Returns:
+        notes on nodes that keep their real weights, and on what other tools will read differently.
+
+    Raises:
+        ConfigError: NM002 if the file cannot be written; what was there before stays.
+    """
+    quantised, neurons, notes = quantised_graph(graph, compiled)
+    return notes + write(quantised, graph.model, neurons, path)

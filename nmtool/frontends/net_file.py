@@ -1,8 +1,8 @@
-"""A lava-dl ``.net`` file as plain arrays: HDF5 is opened, read within bounds and closed here alone.
+"""A lava-dl ``.net`` file as plain arrays.
 
 Layout (lava-dl 0.6.0 and older): groups ``layer/0 .. layer/<n-1>`` in forward order, each with ``type``,
 ``shape`` and what the type needs; ``neuron/*`` below a layer; optional ``simulation/{Ts, tSample}``. No HDF5
-attributes, no pickle. Numbers may be of any integer or float type, but are integers.
+attributes. Numbers may be of any integer or float type, but are integers.
 """
 
 from __future__ import annotations
@@ -12,18 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from nmtool.errors import ConfigError, ModelError
+from nmtool.errors import ModelError
+from nmtool.ir import hdf5
 
 Int = NDArray[np.int64]
+Reader = hdf5.Reader
 
-MAX_VALUES = 1 << 27
-"""Largest data set that is read: more synapses than the largest chip holds."""
-
-_HDF5_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
 _AGAIN = "Export the network again with lava-dl"
 
 
@@ -118,96 +115,57 @@ class NetFile:
     simulation: Section
 
 
-def read(path: Path) -> NetFile:
-    """Read every data set into memory and close the file.
+def read(path: Path, reader: hdf5.Reader | None = None) -> NetFile:
+    """Read every data set.
+
+    Args:
+        path: the file.
+        reader: a running reader, for many files.
 
     Raises:
-        ConfigError: NM001 if there is no such file or it cannot be opened.
-        ModelError: NM101 if it is not HDF5, is damaged or has no layers; NM106 if a layer is missing.
+        ConfigError: NM001 if there is no such file or it cannot be read.
+        ModelError: NM101 if it is not HDF5, is damaged or has no layers; NM106 if a layer is missing or empty.
     """
-    if not path.is_file():
-        raise ConfigError("NM001", str(path), "no such file", "Give the path of a lava-dl .net file")
-    try:
-        with path.open("rb"):
-            pass
-    except OSError as e:
-        raise ConfigError(
-            "NM001", str(path), f"cannot be read ({e.strerror})", "Check its permissions"
-        ) from e
-    try:
-        with h5py.File(path, "r") as f:
-            return _read_open(str(path), f)
-    except ModelError:
-        raise
-    except _HDF5_ERRORS as e:
-        raise ModelError(
-            "NM101", str(path), f"is not a readable HDF5 file ({type(e).__name__}: {e})", _AGAIN
-        ) from e
-
-
-def _read_open(file: str, f: h5py.File) -> NetFile:
-    root = f.get("layer")
-    if not isinstance(root, h5py.Group) or not len(root):
-        raise ModelError(
-            "NM101",
-            file,
-            f"is HDF5, but has no layers; it holds {sorted(f) or 'nothing'}",
-            "A lava-dl .net file has the groups layer/0, layer/1, ...",
-        )
-    expected = {str(i) for i in range(len(root))}
-    if set(root) != expected:
-        odd, absent = sorted(set(root) - expected), sorted(expected - set(root), key=int)
-        raise ModelError(
-            "NM106",
-            f"{file}: layer",
-            f"has the groups {odd}, but lacks {absent}",
-            "Layers are numbered from 0 without a gap",
-        )
-    layers = tuple(_section(file, f"layer/{i}", root[str(i)]) for i in range(len(root)))
-    simulation = f.get("simulation")
+    tree, file = reader.load(path) if reader else hdf5.load(path), str(path)
+    layers = tree.get("layer")
+    if not isinstance(layers, dict) or not layers:
+        found = f"is HDF5, but has no layers; it holds {', '.join(sorted(tree)) or 'nothing'}"
+        raise ModelError("NM101", file, found, "A lava-dl .net file has the groups layer/0, layer/1, ...")
+    expected = {str(i) for i in range(len(layers))}
+    if set(layers) != expected:
+        odd, absent = sorted(set(layers) - expected), sorted(expected - set(layers), key=int)
+        found = f"lacks {', '.join(absent)} and has {', '.join(odd)}"
+        raise ModelError("NM106", f"{file}: layer", found, "Layers are numbered from 0 without a gap")
     return NetFile(
-        layers,
-        _section(file, "simulation", simulation)
-        if simulation is not None
-        else Section(file, "simulation", {}),
+        tuple(_section(file, f"layer/{i}", layers[str(i)]) for i in range(len(layers))),
+        _section(file, "simulation", tree.get("simulation", {})),
     )
 
 
-def _section(file: str, name: str, group: Any) -> Section:
-    if not isinstance(group, h5py.Group):
-        raise ModelError("NM101", f"{file}: {name}", f"is a {type(group).__name__}, expected a group", _AGAIN)
-    values = {key: _load(f"{file}: {name}/{key}", item) for key, item in _walk(f"{file}: {name}", group)}
-    return Section(file, name, values)
+def _section(file: str, group: str, tree: Any) -> Section:
+    if not isinstance(tree, dict):
+        raise ModelError("NM101", f"{file}: {group}", "is a data set, expected a group", _AGAIN)
+    return Section(file, group, dict(_leaves(file, group, tree)))
 
 
-def _walk(where: str, group: h5py.Group, depth: int = 2) -> Iterator[tuple[str, h5py.Dataset]]:
+def _leaves(
+    file: str, group: str, tree: hdf5.Tree, depth: int = 2
+) -> Iterator[tuple[str, NDArray[Any] | str]]:
     """Data sets of a group and of its direct subgroups; nothing deeper belongs to the format."""
-    for key in group:
-        if not isinstance(key, str):
-            raise ModelError("NM101", where, f"has an entry whose name is no text ({key!r})", _AGAIN)
-        item = group[key]
-        if isinstance(item, h5py.Dataset):
-            yield key, item
-        elif isinstance(item, h5py.Group) and depth > 1:
-            if not len(item):
-                raise ModelError("NM106", f"{where}/{key}", "is an empty group", _AGAIN)
-            yield from ((f"{key}/{k}", v) for k, v in _walk(f"{where}/{key}", item, depth - 1))
-
-
-def _load(where: str, item: h5py.Dataset) -> NDArray[Any] | str:
-    if item.shape is None or item.size == 0:
-        raise ModelError("NM106", where, "is empty", _AGAIN)
-    if item.chunks is None and item.id.get_storage_size() < item.nbytes:
-        raise ModelError("NM101", where, "was never written in full: the file is damaged", _AGAIN)
-    if item.size > MAX_VALUES:
-        raise ModelError(
-            "NM101", where, f"has shape {item.shape}; more than {MAX_VALUES} values are not read", _AGAIN
-        )
-    if item.dtype.kind in "iufb":
-        return np.asarray(item[()])
-    value = np.asarray(item[()]).flat[0] if item.size == 1 else None
-    if isinstance(value, bytes | str):
-        return value.decode("ascii") if isinstance(value, bytes) else value
-    raise ModelError(
-        "NM103", where, f"has type {item.dtype} and shape {item.shape}, expected numbers or one text", _AGAIN
-    )
+    for key, value in tree.items():
+        where = f"{file}: {group}/{key}"
+        if isinstance(value, dict):
+            if not value:
+                raise ModelError("NM106", where, "is an empty group", _AGAIN)
+            below = _leaves(file, f"{group}/{key}", value, depth - 1) if depth > 1 else ()
+            yield from ((f"{key}/{k}", v) for k, v in below)
+            continue
+        if isinstance(value, np.ndarray) and value.dtype == object and value.size == 1:
+            value = str(value.item())
+        if isinstance(value, np.ndarray) and not value.size:
+            raise ModelError("NM106", where, "is empty", _AGAIN)
+        number = isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+        if not number and (isinstance(value, hdf5.Other) or not isinstance(value, str)):
+            found = value if isinstance(value, hdf5.Other) else f"an array of {value.dtype}"
+            raise ModelError("NM103", where, f"holds {found}, expected numbers or one text", _AGAIN)
+        yield key, value

@@ -21,7 +21,7 @@ import numpy as np
 from nmtool.compiler.program import Connection, HostLayer, InputSpec, Population, Program, Readout
 from nmtool.errors import ConfigError, Diagnostic, ModelError, raise_errors
 from nmtool.frontends import net_file, net_layers
-from nmtool.frontends.net_file import NetFile, Section
+from nmtool.frontends.net_file import NetFile, Reader, Section
 from nmtool.frontends.net_layers import INT16, INT32, Front
 from nmtool.provenance import sha256_file
 
@@ -60,6 +60,7 @@ def read_net(
     target: str = "loihi2",
     num_layers: int | None = None,
     input_range: tuple[float, float] = (-1.0, 1.0),
+    reader: Reader | None = None,
 ) -> Program:
     """Read a ``.net`` file.
 
@@ -74,6 +75,7 @@ def read_net(
         target: name of the target description that the program is for.
         num_layers: read only so many layers of the file, None for all.
         input_range: ``(lo, hi)`` above; without effect on an input layer without neurons.
+        reader: a running HDF5 reader, for many files.
 
     Raises:
         ConfigError: NM001 no such file, NM004 ``num_layers`` or ``input_range``.
@@ -81,7 +83,7 @@ def read_net(
             set missing; NM108 not finite; NM202 weights that no synapse holds.
         FindingsError: all layers that cannot be read: NM102 type, NM103 neurons, NM105 place.
     """
-    file = net_file.read(path)
+    file = net_file.read(path, reader)
     layers = _take(path, file, num_layers)
     raise_errors(_refusals(layers))
     head = _head(layers, input_range)

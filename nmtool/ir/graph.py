@@ -251,7 +251,9 @@ def write(
     kept = {n: v.neuron for n, v in checked.nodes.items() if v.neuron is not None}
     odd = [n for n in checked.nodes if "/" in n] + sorted(set(kept) ^ set(neurons))
     raise_errors(
-        Diagnostic("NM105", f"node {n}", "is not a neuron node with a difference equation, or its name holds '/'")
+        Diagnostic(
+            "NM105", f"node {n}", "is not a neuron node with a difference equation, or its name holds '/'"
+        )
         for n in odd
     )
     ops = {name: copy.copy(node.op) for name, node in checked.nodes.items()}

@@ -137,7 +137,9 @@ def _check(path: Path) -> int:
     return size
 
 
-def _ask(process: subprocess.Popen[bytes], request: dict[str, Any]) -> tuple[dict[str, Any] | None, bytearray]:
+def _ask(
+    process: subprocess.Popen[bytes], request: dict[str, Any]
+) -> tuple[dict[str, Any] | None, bytearray]:
     if process.stdin is None:
         return None, bytearray()
     try:

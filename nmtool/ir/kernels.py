@@ -10,9 +10,10 @@ import math
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 Floats = NDArray[Any]
+Pair = tuple[int, int]
 
 BLOCK_BYTES = 64 << 20
 """Patches are unfolded for so many samples at once that they need about this much memory."""
@@ -22,9 +23,7 @@ def convolve(
     x: Floats,
     weight: NDArray[np.float64],
     bias: NDArray[np.float64],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
+    how: tuple[Pair, Pair, Pair],
     groups: int,
 ) -> Floats:
     """Cross-correlation as PyTorch's conv2d.
@@ -33,7 +32,7 @@ def convolve(
         x: ``[B, C, H, W]``.
         weight: ``[C_out, C / groups, kH, kW]``.
         bias: ``[C_out]``.
-        stride, padding, dilation: (height, width).
+        how: stride, padding and dilation, each (height, width).
         groups: channel groups.
 
     Returns:
@@ -41,7 +40,7 @@ def convolve(
     """
     c_out, per_group, *kernel = weight.shape
     n, n_taps = len(x), per_group * math.prod(kernel)
-    windows = _windows(x, (kernel[0], kernel[1]), stride, padding, dilation)
+    windows = _windows(x, (kernel[0], kernel[1]), *how)
     h, w = windows.shape[2:4]
     matrix = weight.reshape(groups, c_out // groups, n_taps)
     out = np.empty((n, c_out, h, w), x.dtype)
@@ -49,22 +48,16 @@ def convolve(
     for i in range(0, n, block):
         part = windows[i : i + block]
         taps = part.transpose(0, 1, 4, 5, 2, 3).astype(np.float64).reshape(len(part), groups, n_taps, h * w)
-        out[i : i + block] = (np.matmul(matrix, taps).reshape(len(part), c_out, h, w) + bias[:, None, None])
+        out[i : i + block] = np.matmul(matrix, taps).reshape(len(part), c_out, h, w) + bias[:, None, None]
     return out
 
 
-def pool_sum(x: Floats, kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]) -> Floats:
+def pool_sum(x: Floats, kernel: Pair, stride: Pair, padding: Pair) -> Floats:
     """Sum over windows of ``[B, C, H, W]``, zeros outside."""
     return _windows(x, kernel, stride, padding, (1, 1)).sum(axis=(4, 5), dtype=np.float64).astype(x.dtype)
 
 
-def _windows(
-    x: Floats,
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-) -> Floats:
+def _windows(x: Floats, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Floats:
     """View ``[B, C, H', W', kH, kW]`` of the padded input."""
     (ph, pw), (kh, kw), (dh, dw) = padding, kernel, dilation
     padded = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw))) if ph or pw else x
@@ -74,13 +67,22 @@ def _windows(
 
 
 class DelayLine:
-    """y[t] = x[t - d] with d steps per element; zeros before the first input."""
+    """y[t] = x[t - d] with d steps per element; zeros before the first input arrives.
 
-    def __init__(self, steps: NDArray[np.int64], n_steps: int, x: Floats) -> None:
-        d = np.minimum(steps, n_steps)
-        self._length = int(d.max(initial=0)) + 1
-        self._steps = np.broadcast_to(d, x.shape[1:])[None, None]
-        self._line = np.zeros((self._length, *x.shape), x.dtype)
+    Args:
+        steps: d, scalar or of the element's shape.
+        n_steps: length of the run; longer delays never arrive.
+        shape: ``(B, *shape)``.
+        dtype: of the signal.
+    """
+
+    def __init__(
+        self, steps: NDArray[np.int64], n_steps: int, shape: tuple[int, ...], dtype: DTypeLike
+    ) -> None:
+        d = np.minimum(steps.reshape(()) if steps.size == 1 else steps, n_steps)
+        self._length = int(d.max()) + 1
+        self._steps = np.broadcast_to(d, shape[1:])[None, None]
+        self._line = np.zeros((self._length, *shape), dtype)
         self._t = 0
 
     def step(self, x: Floats) -> Floats:

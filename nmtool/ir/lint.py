@@ -24,7 +24,11 @@ def lint(graph: Parsed, ins: Mapping[str, Shape], dt_s: float) -> list[Diagnosti
     for name in ins:
         op = graph.nodes[name]
         where = f"node {name} ({type(op).__name__})"
-        found += [*invented_ends(where, name, op), *scalar_parameters(where, op, ins[name])]
+        found += [
+            *invented_ends(where, name, op),
+            *scalar_parameters(where, op, ins[name]),
+            *delays(where, op, dt_s),
+        ]
         if type(op).__name__ in NEURON_TYPES and not any(k.startswith(PREFIX) for k in op.metadata):
             found += [*time_constants(where, op, dt_s), *thresholds(where, op)]
     found += nir_refuses(graph)
@@ -39,14 +43,18 @@ def invented_ends(where: str, name: str, op: Any) -> Findings:
     """nir names the ends that it makes up itself ``input_<node>`` and ``output_<node>``."""
     for kind in (nir.Input, nir.Output):
         if isinstance(op, kind) and name.startswith(f"{kind.__name__.lower()}_"):
-            yield _warn(where, "its name is one that nir makes up where an edge is missing", "Check the edges")
+            yield _warn(
+                where, "its name is one that nir makes up where an edge is missing", "Check the edges"
+            )
 
 
 def scalar_parameters(where: str, op: Any, shape: Shape) -> Findings:
     """One value for a whole layer is not what NIR prescribes, but clear."""
     own = parameter_shape(op)
     if own is not None and own != shape and math.prod(own) == 1:
-        message = f"one parameter of shape {list(own)} is used for all {math.prod(shape)} elements of {list(shape)}"
+        message = (
+            f"one parameter of shape {list(own)} is used for all {math.prod(shape)} elements of {list(shape)}"
+        )
         yield _warn(where, message, "Write one value per element: other tools refuse this")
 
 
@@ -69,6 +77,17 @@ def thresholds(where: str, op: Any) -> Findings:
         yield _warn(where, f"v_threshold is {float(np.min(v_th)):g}, not above 0", "Check the export")
 
 
+def delays(where: str, op: Any, dt_s: float) -> Findings:
+    """A delay between two steps becomes the nearer one."""
+    if isinstance(op, nir.Delay):
+        steps = np.asarray(op.delay, np.float64) / dt_s
+        off = np.abs(steps - np.rint(steps)) > 1e-3
+        if off.any():
+            yield _warn(
+                where, f"a delay of {float(steps[off].flat[0]):g} steps is rounded to whole steps", "Check dt"
+            )
+
+
 def nir_refuses(graph: Parsed) -> Findings:
     """Whether nir's own type check, which other tools run on load, would refuse the graph."""
     nodes = {name: copy.copy(op) for name, op in graph.nodes.items()}
@@ -85,7 +104,9 @@ def nir_refuses(graph: Parsed) -> Findings:
 
 def _typed(op: Any) -> Any:
     """The node as nir builds it from a file, with the types that nir works out."""
-    fields = {k: getattr(op, k) for k in type(op).__dataclass_fields__ if k not in ("output_type", "metadata")}
+    fields = {
+        k: getattr(op, k) for k in type(op).__dataclass_fields__ if k not in ("output_type", "metadata")
+    }
     if not isinstance(op, nir.Flatten):
         del fields["input_type"]
     return type(op)(**fields)

@@ -133,7 +133,9 @@ def _parametric(kind: str, values: dict[str, Any]) -> Any:
         weight = values["weight"]
         if weight.ndim < 2 or not weight.size:
             raise BadFieldError("NM104", f"weight has shape {weight.shape}, must be [..., n_out, n_in]")
-    elif kind == "CubaLIF" or kind == "CubaLI":
+    elif kind == "Delay" and (values["delay"] < 0).any():
+        raise BadFieldError("NM108", f"delay is {values['delay'].min():g} s, must not be negative")
+    elif kind in ("CubaLIF", "CubaLI"):
         values.setdefault("w_in", np.ones_like(values["v_leak"]))
         if values["w_in"].size == 1:
             values["w_in"] = np.broadcast_to(values["w_in"], values["v_leak"].shape).copy()
@@ -141,7 +143,9 @@ def _parametric(kind: str, values: dict[str, Any]) -> Any:
         shapes = {k: v.shape for k, v in values.items()}
         if len(set(shapes.values())) > 1:
             listed = ", ".join(f"{k} {s}" for k, s in shapes.items())
-            raise BadFieldError("NM104", f"parameters differ in shape: {listed}", "Write one value per neuron")
+            raise BadFieldError(
+                "NM104", f"parameters differ in shape: {listed}", "Write one value per neuron"
+            )
     return getattr(nir, kind)(**values)
 
 
@@ -176,9 +180,13 @@ def _conv(n_axes: int) -> Callable[[Fields], Any]:
             axes = "[c_out, c_in / groups, " + ", ".join(("k_h", "k_w") if n_axes == 2 else ("k",)) + "]"
             raise BadFieldError("NM104", f"weight has shape {weight.shape}, must be {axes}")
         if bias.shape != weight.shape[:1]:
-            raise BadFieldError("NM104", f"bias has shape {bias.shape}, weight has {weight.shape[0]} channels")
+            raise BadFieldError(
+                "NM104", f"bias has shape {bias.shape}, weight has {weight.shape[0]} channels"
+            )
         if weight.shape[0] % groups:
-            raise BadFieldError("NM103", f"{weight.shape[0]} output channels do not divide into {groups} groups")
+            raise BadFieldError(
+                "NM103", f"{weight.shape[0]} output channels do not divide into {groups} groups"
+            )
         weight, padding = f.padding(weight, stride, dilation)
         shape = f.integers("input_shape", 1, n_axes) if "input_shape" in f else None
         if n_axes == 1:
@@ -223,14 +231,16 @@ def _inline(out: Parsed, name: str, graph: Parsed) -> None:
         for d in graph.findings
     ]
     out.broken |= {f"{name}.{b}" for b in graph.broken} | ({name} if graph.findings else set())
-    ends = [
-        [k for k, op in graph.nodes.items() if isinstance(op, kind)] for kind in (nir.Input, nir.Output)
-    ]
+    ends = [[k for k, op in graph.nodes.items() if isinstance(op, kind)] for kind in (nir.Input, nir.Output)]
     if graph.findings:
         return
     if [len(e) for e in ends] != [1, 1]:
-        message = f"is a nested graph with {len(ends[0])} inputs and {len(ends[1])} outputs; it must have one each"
-        out.findings.append(Diagnostic("NM105", f"node {name}", message, "Flatten the graph before writing it"))
+        message = (
+            f"is a nested graph with {len(ends[0])} inputs and {len(ends[1])} outputs; it must have one each"
+        )
+        out.findings.append(
+            Diagnostic("NM105", f"node {name}", message, "Flatten the graph before writing it")
+        )
         out.broken.add(name)
         return
     renamed = {k: f"{name}.{k}" for k in graph.nodes}

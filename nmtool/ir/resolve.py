@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 
 import nir
 import numpy as np
+from numpy.typing import NDArray
 
 from nmtool.errors import ConfigError, Diagnostic
 from nmtool.ir.parse import NEURON_TYPES
@@ -28,6 +29,9 @@ DEFAULT_DT_S = 1e-4
 
 SMALLEST_LOSS = 1e-9
 """A neuron that loses nothing (beta = 1) is written with this loss per step, since tau has to be finite."""
+
+LONGEST_DELAY = 1 << 31
+"""In steps; longer ones never arrive."""
 
 _SNAP = 1e-6
 
@@ -53,7 +57,9 @@ def resolve_dt(
             return DEFAULT_DT_S, [Diagnostic("NM103", "metadata of the graph", message)], False
         if asked is None or np.isclose(asked, recorded, rtol=1e-9, atol=0):
             return float(recorded), found, True
-        message = f"the file records dt = {recorded:g} s; {asked:g} s was asked for, so decays are worked out anew"
+        message = (
+            f"the file records dt = {recorded:g} s; {asked:g} s was asked for, so decays are worked out anew"
+        )
         return asked, [Diagnostic("NM151", "--dt", message, severity="warning")], False
     if asked is not None:
         return asked, found, True
@@ -114,7 +120,9 @@ def resolve(
             return full(np.ones(()))
         a = dt_s / tau if scheme == "euler" else -np.expm1(-dt_s / tau)
         if (a > 1 + _SNAP).any():
-            message = f"{name} is {tau.min():g} s, shorter than the step of {dt_s:g} s: the decay would change sign"
+            message = (
+                f"{name} is {tau.min():g} s, shorter than the step of {dt_s:g} s: the decay would change sign"
+            )
             hint = "Use a smaller --dt, or --scheme exponential"
             found.append(Diagnostic("NM108", where, message, hint))
         return full(np.minimum(a, 1.0))
@@ -145,13 +153,20 @@ def _integrator_gain(where: str, op: Any, dt_s: float) -> tuple[F64, list[Diagno
     """Input per step of an integrator: R dt, except for R = 1, by which some tools mean 1 per step."""
     r = np.asarray(op.r, np.float64)
     if (r == 1).all():
-        message = f"r is 1, which is read as 1 per step (sinabs, snnTorch), not as 1 per second ({dt_s:g} per step)"
+        message = (
+            f"r is 1, which is read as 1 per step (sinabs, snnTorch), not as 1 per second ({dt_s:g} per step)"
+        )
         return r, [Diagnostic("NM151", where, message, f"Write r = 1 / dt = {1 / dt_s:g}", "warning")]
     gain = _snapped(r * dt_s)
     if (gain == 1).all():
         return gain, []
     message = f"r dt is {gain.min():g} to {gain.max():g} per step, neither r = 1 / dt nor r = 1"
     return gain, [Diagnostic("NM151", where, message, "Check dt", "warning")]
+
+
+def delay_steps(op: Any, dt_s: float) -> NDArray[np.int64]:
+    """Steps of a Delay node, to the nearest whole one."""
+    return np.rint(np.minimum(np.asarray(op.delay, np.float64) / dt_s, LONGEST_DELAY)).astype(np.int64)
 
 
 def to_nir(neuron: NeuronSemantics, dt_s: float) -> Any:

@@ -178,7 +178,9 @@ def _window(name: str, size: int, kernel: int, stride: int, padding: int, dilati
     """floor((size + 2 padding - dilation (kernel - 1) - 1) / stride) + 1, as PyTorch."""
     steps = size + 2 * padding - dilation * (kernel - 1) - 1
     if steps < 0:
-        raise ShapeError(f"window of {dilation * (kernel - 1) + 1} is wider than the {size + 2 * padding} of {name}")
+        raise ShapeError(
+            f"window of {dilation * (kernel - 1) + 1} is wider than the {size + 2 * padding} of {name}"
+        )
     return steps // stride + 1
 
 
@@ -195,7 +197,8 @@ def _conv(op: Any, shape: Shape) -> Shape:
         raise ShapeError(f"says input_shape {stated}, gets {list(shape[1:])}")
     stride, padding, dilation = (np.atleast_1d(v).tolist() for v in (op.stride, op.padding, op.dilation))
     sizes = (
-        _window(axis, shape[1 + i], w[2 + i], stride[i], padding[i], dilation[i]) for i, axis in enumerate(axes)
+        _window(axis, shape[1 + i], w[2 + i], stride[i], padding[i], dilation[i])
+        for i, axis in enumerate(axes)
     )
     return (w[0], *sizes)
 

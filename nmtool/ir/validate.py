@@ -101,7 +101,9 @@ def _ends(graph: Parsed) -> list[Diagnostic]:
             found.append(Diagnostic("NM105", "graph", f"has no {word} node", f"Add a nir.{word}"))
         if len(names) > 1:
             message = f"has {len(names)} {word} nodes ({', '.join(names)}); nmtool runs graphs with one"
-            hint = "A name like output_fc2 is made up by an exporter that lost an edge; export again with nmtool"
+            hint = (
+                "A name like output_fc2 is made up by an exporter that lost an edge; export again with nmtool"
+            )
             found.append(Diagnostic("NM105", "graph", message, hint))
         for name in names:
             wrong = [e for e in graph.edges if e[1 if word == "Input" else 0] == name]

@@ -158,7 +158,11 @@ def static(record: Mapping[str, Any], profile: EnergyProfile, nominal_pj: float 
     if profile.all_in:
         return {"pj": None, "null_reason": "the price per synaptic event already holds it"}
     if power is None or use["chips"] is None:
-        what = "the profile has no static power" if power is None else "without a placement the chips are not known"
+        what = (
+            "the profile has no static power"
+            if power is None
+            else "without a placement the chips are not known"
+        )
         return {"pj": None, "null_reason": what}
     if model is None and given is None:
         return {"pj": None, "null_reason": "the profile has no times, and no step time was given"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -254,6 +254,56 @@ class VerifyRecord(_Part):
     prediction_agreement: Real | None
 
 
+class Rate(_Part):
+    """A share of samples with its interval."""
+
+    value: Share
+    low: Share
+    high: Share
+    n: Whole
+
+
+class Robustness(_Part):
+    """One model under one attack."""
+
+    robust: Rate
+
+
+class AttackRow(_Part):
+    """One attack at one budget."""
+
+    attack: str
+    eps: Count
+    models: dict[str, Robustness]
+    replay: Robustness | None
+
+
+class Checked(_Part):
+    """One check of the evaluation itself."""
+
+    check: str
+    title: str
+    status: Literal["pass", "amber", "red"]
+    rule: str
+
+
+class Claim(_Part):
+    """Whether the numbers may be quoted."""
+
+    status: str
+    reasons: list[str]
+
+
+class RobustnessRecord(_Part):
+    """``nmtool.robustness/1``."""
+
+    clean: dict[str, Rate]
+    attacks: list[AttackRow]
+    worst_case: list[dict[str, Rate | Count]]
+    sanity: dict[str, list[Checked]]
+    claim: Claim
+
+
 class FloatAndSim(_Part):
     """One number of the float network, one of the deployed one."""
 
@@ -297,6 +347,7 @@ class SummaryRecord(_Part):
 
 RECORDS: dict[str, type[_Part]] = {
     "nmtool.energy-report/1": EnergyRecord,
+    "nmtool.robustness/1": RobustnessRecord,
     "nmtool.verify/1": VerifyRecord,
     "nmtool.summary/1": SummaryRecord,
 }

@@ -56,3 +56,11 @@ def energy_range(bounds: Mapping[str, float | None]) -> str:
 def percent(share: float | None) -> str:
     """A share of one: ``97.5 %``."""
     return UNKNOWN if share is None else f"{100 * share:.1f} %"
+
+
+def time(ns: float | None) -> str:
+    """``187 ns``, ``3.68 ms``."""
+    if ns is None:
+        return UNKNOWN
+    size, name = next(((s, n) for s, n in ((1e9, "s"), (1e6, "ms"), (1e3, "µs")) if ns >= s), (1.0, "ns"))
+    return f"{digits(ns / size)} {name}"

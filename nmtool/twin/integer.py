@@ -7,7 +7,6 @@ steps at once; the members of a loop go step by step.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -21,57 +20,11 @@ from nmtool.twin import philox
 from nmtool.twin.entry import HostBias, check_input, enter, largest_message
 from nmtool.twin.fixed import Bounds, IntegerCell
 from nmtool.twin.neuron import Course, Stimulus, run_cell
+from nmtool.twin.options import TwinOptions, TwinRun
 from nmtool.twin.schedule import groups
 from nmtool.twin.synapses import EXACT_FLOAT32, Synapses, exact_sum
 
 GAUSSIAN_REACH = 10
-
-
-@dataclass(frozen=True)
-class TwinOptions:
-    """How to run a twin.
-
-    Attributes:
-        seed: of the noise stream and of a stochastic encoder.
-        sample_offset: index of the first sample, or int64 ``[B]`` with the index of each; enters the noise stream.
-        noise: as programmed, or off.
-        n_steps: T of an analog input; None takes the model's own.
-        record: populations whose u and v are traced, ``("all",)`` for every one.
-    """
-
-    seed: int = 0
-    sample_offset: int | Tensor = 0
-    noise: bool = True
-    n_steps: int | None = None
-    record: tuple[str, ...] = ()
-
-    def records(self, name: str) -> bool:
-        """Whether this population is traced."""
-        return name in self.record or "all" in self.record
-
-    def samples(self, n: int, device: torch.device) -> Tensor:
-        """Index of each sample, int64 ``[B]``."""
-        if isinstance(self.sample_offset, Tensor):
-            return self.sample_offset.to(device, torch.int64)
-        return torch.arange(self.sample_offset, self.sample_offset + n, device=device)
-
-
-@dataclass(frozen=True)
-class TwinRun:
-    """What a twin computed; tensors of the graph, so they can be differentiated.
-
-    Attributes:
-        logits: float64 ``[B, K]``: spike counts, or the membrane in real units.
-        spikes: per population ``[T, B, *shape]``.
-        potential: per population V before the threshold test, in membrane units and before saturation.
-        u, v: per recorded population int32 registers; v after the reset.
-    """
-
-    logits: Tensor
-    spikes: Mapping[str, Tensor]
-    potential: Mapping[str, Tensor]
-    u: Mapping[str, Tensor] = field(default_factory=dict)
-    v: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class _Run(NamedTuple):
@@ -171,7 +124,7 @@ class IntegerTwin(nn.Module):
                 course = run_cell(self.cells[n], run.rule, now, states[n])
                 states[n] = course.end
                 past[n].append(course)
-        courses = {n: _joined(past[n]) for n in group}
+        courses = {n: Course.joined(past[n]) for n in group}
         run.trains.update({n: c.spikes for n, c in courses.items()})
         return courses
 
@@ -205,15 +158,7 @@ class IntegerTwin(nn.Module):
         else:
             last = out.potential[-1].double().clamp(-V_MAX, V_MAX) * (1 - out.spikes[-1].detach())
             logits = last * p.population(p.output).scale
-        shaped = {n: p.population(n).shape for n in courses}
-        traced = [n for n in courses if options.records(n)]
-        return TwinRun(
-            logits,
-            {n: c.spikes.unflatten(-1, shaped[n]) for n, c in courses.items()},
-            {n: c.potential.unflatten(-1, shaped[n]) for n, c in courses.items()},
-            {n: _present(courses[n].u).unflatten(-1, shaped[n]) for n in traced},
-            {n: _present(courses[n].v).unflatten(-1, shaped[n]) for n in traced},
-        )
+        return TwinRun.of(logits, courses, {n: p.population(n).shape for n in courses}, options)
 
     def _bounds(self, population: Population) -> Bounds:
         """What can reach a population at most; sums that together leave float32 are moved to float64."""
@@ -246,23 +191,5 @@ def _largest_noise(spec: NoiseSpec) -> int:
 
 def _at(stimulus: Stimulus, t: int, inner: list[Tensor]) -> Stimulus:
     """Step ``t`` alone, with what arrives from inside the loop."""
-    drive, noise_u, noise_v = (
-        None if x is None else x[t : t + 1] for x in (stimulus.drive, stimulus.noise_u, stimulus.noise_v)
-    )
-    return Stimulus(sum(inner, _present(drive)), stimulus.bias, noise_u, noise_v, stimulus.record)
-
-
-def _joined(steps: list[Course]) -> Course:
-    """One course of many single steps."""
-    spikes, potential = (torch.cat([getattr(c, k) for c in steps]) for k in ("spikes", "potential"))
-    u, v = (
-        None if steps[0].u is None else torch.cat([_present(getattr(c, k)) for c in steps])
-        for k in ("u", "v")
-    )
-    return Course(spikes, potential, steps[-1].end, None, u, v)
-
-
-def _present(x: Tensor | None) -> Tensor:
-    if x is None:
-        raise TypeError("a trace that was asked for was not recorded")
-    return x
+    noise_u, noise_v = (None if x is None else x[t : t + 1] for x in (stimulus.noise_u, stimulus.noise_v))
+    return Stimulus(sum(inner, stimulus.drive[t : t + 1]), stimulus.bias, noise_u, noise_v, stimulus.record)

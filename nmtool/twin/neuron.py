@@ -12,6 +12,7 @@ operations that recorded autograd would.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -88,6 +89,15 @@ class Course(NamedTuple):
     held: Tensor | None = None
     u: Tensor | None = None
     v: Tensor | None = None
+
+    @classmethod
+    def joined(cls, steps: Sequence[Course]) -> Course:
+        """One course of consecutive ones; ``held`` is dropped."""
+        joined = {
+            key: None if getattr(steps[0], key) is None else torch.cat([getattr(c, key) for c in steps])
+            for key in ("spikes", "potential", "u", "v")
+        }
+        return steps[-1]._replace(held=None, **joined)
 
 
 class Cell(Protocol):

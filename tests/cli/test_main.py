@@ -61,8 +61,8 @@ def test_help_of_a_verb_ends_with_examples_that_parse(
         (["trian"], "error[NM004] nmtool: No such command 'trian'. Did you mean 'train'?"),
         (["explain"], "error[NM004] nmtool explain: Missing argument 'CODE'."),
         (["explain", "NM203", "--jsn"], "error[NM004] nmtool explain: No such option: --jsn"),
-        (["run", "x.nir", "--n", "0"], "error[NM004] nmtool run: Invalid value for '--n' / '-n': 0"),
-        (["run", "x.nir", "--seed", "a"], "error[NM004] nmtool run: Invalid value for '--seed': 'a'"),
+        (["run", "x.nir", "--n", "0"], "error[NM004] nmtool run: Invalid value for '--n' / '-n':"),
+        (["run", "x.nir", "--seed", "a"], "error[NM004] nmtool run: Invalid value for '--seed':"),
     ],
 )
 def test_usage_errors_end_with_2(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

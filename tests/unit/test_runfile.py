@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nmtool import runfile
+from nmtool.api import runfile
 from nmtool.backends.base import RunResult, Trace
 from nmtool.errors import ConfigError
 
@@ -114,7 +114,7 @@ def outcome(path: Path) -> str:
         return str(e).partition(" (")[0]
 
 
-@pytest.mark.parametrize("header", [b"{}", b"[]", b"not json", b'{"schema": "nmtool.run/9"}', b"\xff"])
+@pytest.mark.parametrize("header", [b"{}", b"[]", b"not json", b'{"schema": "nmtool.run-result/9"}', b"\xff"])
 def test_a_foreign_header(tmp_path: Path, header: bytes) -> None:
     np.savez(tmp_path / "run.npz", header=np.frombuffer(header, np.uint8))
     with pytest.raises(ConfigError, match=r"NM006.*is not a saved run"):

@@ -22,7 +22,7 @@ from nmtool.data.files import DAMAGED
 from nmtool.errors import ConfigError
 from nmtool.provenance import writing
 
-SCHEMA = "nmtool.run/1"
+SCHEMA = "nmtool.run-result/1"
 
 _TABLES = {
     "run.counts": "spike_counts",

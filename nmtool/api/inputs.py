@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nmtool.api.models import Interface
 from nmtool.errors import ConfigError, ModelError
-from nmtool.sources import Interface
 
 
 @dataclass(frozen=True)

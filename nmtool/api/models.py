@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from nmtool.errors import ConfigError, ModelError
+from nmtool.errors import ConfigError, ModelError, did_you_mean
 
 if TYPE_CHECKING:
     from nmtool.compiler.compile import Compiled
@@ -81,10 +81,11 @@ def locate(model: Path | str) -> Source:
 
 
 def _neighbour(path: Path) -> str:
-    """A model that is there, for the message that one is not."""
-    folder = path.parent
-    found = sorted(folder.glob("*.nir")) if folder.is_dir() else []
-    return f"Did you mean '{found[0]}'?" if found else "Make one with nmtool train, or start with nmtool demo"
+    """Models that are there, for the message that one is not."""
+    found = sorted(p.name for p in path.parent.glob("*.nir"))[:8] if path.parent.is_dir() else []
+    return (
+        did_you_mean(path.name, found) if found else "Make one with nmtool train, or start with nmtool demo"
+    )
 
 
 @dataclass(frozen=True)
@@ -209,3 +210,7 @@ def open_model(
         ConfigError: NM001 if nothing is there, NM008 if a folder holds no model.
     """
     return model if isinstance(model, Model) else Model(locate(model), target, options)
+
+
+AnyModel = Path | str | Model
+"""What functions of this package take as a model."""
