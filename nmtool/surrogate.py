@@ -23,9 +23,12 @@ RESET_GRADS: tuple[ResetGrad, ...] = ("detach", "through", "ignore")
 
 
 class Family(NamedTuple):
-    """A density f at width 1, its ``mass`` G(x) over [-x, x], and the ``inverse`` of G."""
+    """A density f at width 1, its ``mass`` G(x) over [-x, x], and the ``inverse`` of G.
 
-    density: Callable[[Tensor], Tensor]
+    ``density_`` overwrites its argument: these tensors are large, and most of the cost is in fresh memory.
+    """
+
+    density_: Callable[[Tensor], Tensor]
     mass: Callable[[float], float]
     inverse: Callable[[float], float]
     compact: bool
@@ -33,32 +36,35 @@ class Family(NamedTuple):
 
 FAMILIES: dict[str, Family] = {
     "triangle": Family(
-        lambda x: (1 - x.abs()).clamp_min(0),
+        lambda x: x.abs_().neg_().add_(1).clamp_min_(0),
         lambda x: 1 - (1 - min(x, 1.0)) ** 2,
         lambda p: 1 - math.sqrt(1 - p),
         True,
     ),
-    "rectangle": Family(lambda x: 0.5 * (x.abs() <= 1).to(x.dtype), lambda x: min(x, 1.0), lambda p: p, True),
+    "rectangle": Family(lambda x: x.abs_().le_(1).mul_(0.5), lambda x: min(x, 1.0), lambda p: p, True),
     "atan": Family(
-        lambda x: 0.5 / (1 + (math.pi / 2 * x).square()),
+        lambda x: x.mul_(math.pi / 2).square_().add_(1).mul_(2).reciprocal_(),
         lambda x: 2 / math.pi * math.atan(math.pi / 2 * x),
         lambda p: 2 / math.pi * math.tan(math.pi / 2 * p),
         False,
     ),
     "sigmoid": Family(
-        lambda x: torch.sigmoid(x) * torch.sigmoid(-x),
+        lambda x: x.mul_(0.5).cosh_().square_().mul_(4).reciprocal_(),
         lambda x: math.tanh(x / 2),
         lambda p: 2 * math.atanh(p),
         False,
     ),
     "gaussian": Family(
-        lambda x: torch.exp(-0.5 * x.square()) / math.sqrt(2 * math.pi),
+        lambda x: x.square_().mul_(-0.5).exp_().mul_(1 / math.sqrt(2 * math.pi)),
         lambda x: math.erf(x / math.sqrt(2)),
         lambda p: math.sqrt(2) * float(torch.erfinv(torch.tensor(p, dtype=torch.float64))),
         False,
     ),
     "double_exponential": Family(
-        lambda x: 0.5 * torch.exp(-x.abs()), lambda x: 1 - math.exp(-x), lambda p: -math.log1p(-p), False
+        lambda x: x.abs_().neg_().exp_().mul_(0.5),
+        lambda x: 1 - math.exp(-x),
+        lambda p: -math.log1p(-p),
+        False,
     ),
 }
 
@@ -88,9 +94,10 @@ class Surrogate:
                 "NM004", f"surrogate {self.family!r}", f"width is {self.width}, but must be above 0"
             )
 
+    @torch.no_grad()
     def density(self, z: Tensor) -> Tensor:
-        """g(z), of the shape of ``z``; its integral over all z is 1."""
-        return FAMILIES[self.family].density(z / self.width) / self.width
+        """g(z), a fresh tensor of the shape of ``z``, without a graph; its integral over all z is 1."""
+        return FAMILIES[self.family].density_(z / self.width).div_(self.width)
 
     def mass(self, x: float) -> float:
         """G(x): share of the density within distance ``x`` of the threshold (scalar width)."""

@@ -278,7 +278,7 @@ def _read(path: Path) -> tuple[bytes, dict[str, Any]]:
         raise ConfigError("NM001", str(path), f"cannot be read ({e.strerror or e})") from e
     try:
         return content, tomllib.loads(content.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as e:
+    except (ValueError, RecursionError) as e:
         raise ConfigError("NM006", str(path), f"is not valid TOML ({str(e) or 'nested too deeply'})") from e
 
 

@@ -11,16 +11,21 @@ returns or writes is JSON and carries command, versions, seed and hashes (:func:
 """
 
 from nmtool.api.compiling import Exported, check, export, finding_text
+from nmtool.api.demo import Demo, demo
 from nmtool.api.energy import energy_report
 from nmtool.api.inputs import Inputs
-from nmtool.api.models import Model, open_model
+from nmtool.api.models import DEFAULT_TARGET, Model, open_model
+from nmtool.api.robustness import AttackOptions, robustness_report
 from nmtool.api.running import Run, load_run, run, verify
 from nmtool.api.training import Trained, train
 from nmtool.backends.base import RunOptions
 from nmtool.compiler.options import CompileOptions
 
 __all__ = [
+    "DEFAULT_TARGET",
+    "AttackOptions",
     "CompileOptions",
+    "Demo",
     "Exported",
     "Inputs",
     "Model",
@@ -28,11 +33,13 @@ __all__ = [
     "RunOptions",
     "Trained",
     "check",
+    "demo",
     "energy_report",
     "export",
     "finding_text",
     "load_run",
     "open_model",
+    "robustness_report",
     "run",
     "train",
     "verify",

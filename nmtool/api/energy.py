@@ -8,10 +8,11 @@ from typing import Any
 
 from nmtool import provenance
 from nmtool.api.models import AnyModel, open_model
+from nmtool.api.pages import write_report
 from nmtool.api.running import Run
 from nmtool.errors import ConfigError
 
-ENERGY_RECORD = "energy.json"
+STEM = "energy"
 
 
 def energy_report(
@@ -28,7 +29,7 @@ def energy_report(
         done: its run on any backend.
         profiles: names of energy profiles; None takes all that the target and the library have.
         step_time_s: measured duration of a step, for static power; None takes the model's lower bound.
-        out: a directory for ``energy.json``.
+        out: a directory for ``energy.json``, a page and figures.
 
     Returns:
         record ``nmtool.energy-report/1``.
@@ -39,7 +40,6 @@ def energy_report(
     """
     from nmtool.metrics.counting import EnergyOptions
     from nmtool.metrics.energy import energy_report as price
-    from nmtool.report import schema
 
     opened = open_model(model)
     ran, program = done.result.model_sha256, opened.program
@@ -51,5 +51,5 @@ def energy_report(
     counted = price(program, done.result, opened.spec, done.labels, profiles, options)
     record = {**counted, **provenance.record(done.result.seed, program=program.sha256, run=ran)}
     if out is not None:
-        schema.save(record, Path(out) / ENERGY_RECORD)
+        write_report(record, Path(out), STEM)
     return record

@@ -68,7 +68,7 @@ def locate(model: Path | str) -> Source:
         inside = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
         resume = (path / "checkpoint.pt").is_file() and (path / "recipe.toml").is_file()
         hint = (
-            f"Its training did not finish: nmtool train {path / 'recipe.toml'} --out {path} --resume"
+            f"Its training did not finish; go on with 'nmtool train {path / 'recipe.toml'} --out {path} --resume'"
             if resume
             else "Name a .nir or .net file, a run directory or an exported target directory"
         )

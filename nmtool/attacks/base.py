@@ -157,13 +157,12 @@ def merged(parts: Sequence[AttackResult]) -> AttackResult:
     """Batches of one attack as one result; shares are weighted by the number of samples."""
     sizes = torch.tensor([len(p.robust) for p in parts], dtype=torch.float64)
     zero = torch.tensor([p.zero_gradient for p in parts], dtype=torch.float64)
-    whole = {
-        k: torch.cat([getattr(p, k) for p in parts])
-        for k in ("adversarial", "robust", "loss_start", "loss_end")
-    }
     return replace(
         parts[0],
-        **whole,
+        adversarial=torch.cat([p.adversarial for p in parts]),
+        robust=torch.cat([p.robust for p in parts]),
+        loss_start=torch.cat([p.loss_start for p in parts]),
+        loss_end=torch.cat([p.loss_end for p in parts]),
         zero_gradient=float((zero * sizes).sum() / sizes.sum()),
         n_forward=max(p.n_forward for p in parts),
         n_backward=max(p.n_backward for p in parts),

@@ -22,6 +22,7 @@ from nmtool.metrics import robustness
 
 STATE_SCHEMA = "nmtool.robustness-state/1"
 FLOAT, DEPLOYED = "float", "sim"
+AGAIN = "Start again without the saved state"
 
 Progress = Callable[[int, int], None]
 
@@ -124,7 +125,10 @@ def run(
         raise ConfigError("NM004", "models", f"are {sorted(models)}, allowed are '{FLOAT}' and '{DEPLOYED}'")
     clean = {n: _outcomes(evaluate(m, *data, plan.seed)) for n, m in models.items()}
     work = state if state is not None else {}
-    _resume(work, {**plan.describe(), "data": _digest(data), "clean": clean, "models": _described(models)})
+    about = {**plan.describe(), "n_samples": len(data[0]), "models": _described(models)}
+    _resume(
+        work, {**about, "data": _digest(*(d.cpu().numpy() for d in data)), "clean": _digest(*clean.values())}
+    )
     todo = [(a, eps) for eps in plan.eps for a in plan.suite.attacks]
     for done, (attack, eps) in enumerate(todo, 1):
         key = f"{attack.name}@{eps:g}"
@@ -133,8 +137,7 @@ def run(
         if progress is not None:
             progress(done, len(todo))
     units = [work["units"][f"{a.name}@{eps:g}"] for a, eps in todo]
-    header = {**plan.describe(), "n_samples": len(data[0]), "models": _described(models)}
-    return robustness.record(header, clean, units, doubts(models, data, plan, units))
+    return robustness.record(about, clean, units, doubts(models, data, plan, units))
 
 
 def _unit(
@@ -215,26 +218,44 @@ def _resume(state: dict[str, Any], parameters: dict[str, Any]) -> None:
     """Start a state, or check that it belongs to these parameters.
 
     Raises:
-        ConfigError: NM004 naming the first parameter that differs.
+        ConfigError: NM004 naming the first parameter that differs, NM006 for what is no state.
     """
     if not state:
         state.update(schema=STATE_SCHEMA, parameters=parameters, units={})
         return
-    if state.get("schema") != STATE_SCHEMA:
-        raise ConfigError(
-            "NM004", "saved state", f"has schema {state.get('schema')!r}, expected {STATE_SCHEMA!r}"
-        )
-    before, now = state["parameters"], json.loads(json.dumps(parameters))
-    for key in now:
-        if before.get(key) != now[key]:
-            shown = (
-                ""
-                if key in ("clean", "data")
-                else f" ({str(before.get(key))[:60]} instead of {str(now[key])[:60]})"
-            )
-            raise ConfigError(
-                "NM004", "saved state", f"was made with another '{key}'{shown}", "Start again without it"
-            )
+    before, units = state.get("parameters"), state.get("units")
+    if state.get("schema") != STATE_SCHEMA or not isinstance(before, dict) or not isinstance(units, dict):
+        found = f"has schema {state.get('schema')!r}, expected {STATE_SCHEMA!r} with parameters and units"
+        raise ConfigError("NM006", "saved state", found, AGAIN)
+    for key, now in json.loads(json.dumps(parameters)).items():
+        if before.get(key) != now:
+            found = f"was made with {key} = {str(before.get(key))[:60]}, not {str(now)[:60]}"
+            raise ConfigError("NM004", "saved state", found, AGAIN)
+    for key, unit in units.items():
+        if not _sound(unit, parameters):
+            raise ConfigError("NM006", "saved state", f"entry '{key}' is damaged", AGAIN)
+
+
+def _sound(unit: Any, parameters: Mapping[str, Any]) -> bool:
+    """Whether a saved unit has, for every model, its numbers and an outcome in 0..1 for every sample."""
+    if not isinstance(unit, dict) or set(unit) != {"attack", "eps", "models", "replay"}:
+        return False
+    models, replay = unit["models"], unit["replay"]
+    if not isinstance(models, dict) or set(models) != set(parameters["models"]):
+        return False
+    if not all(isinstance(e, dict) and isinstance(e.get("loss_increased"), float) for e in models.values()):
+        return False
+    rights = [e.get("right") for e in models.values()]
+    if replay is not None:
+        if not isinstance(replay, dict) or replay.get("on") not in models:
+            return False
+        rights.append(replay.get("right"))
+    return all(
+        isinstance(r, list)
+        and len(r) == parameters["n_samples"]
+        and all(type(v) is float and 0 <= v <= 1 for v in r)
+        for r in rights
+    )
 
 
 def _described(models: Mapping[str, Model]) -> dict[str, Any]:
@@ -249,10 +270,11 @@ def _described(models: Mapping[str, Model]) -> dict[str, Any]:
     }
 
 
-def _digest(data: tuple[Tensor, Tensor]) -> str:
+def _digest(*arrays: Any) -> str:
+    """SHA-256 of arrays, for telling whether a state belongs to them."""
     digest = hashlib.sha256()
-    for part in data:
-        digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+    for part in arrays:
+        digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()
 
 

@@ -40,10 +40,14 @@ class Frame(NamedTuple):
 
 
 def _broken(what: str) -> SimulationError:
-    return SimulationError("NM404", "worker protocol", what, "Run 'nmtool doctor' to compare the versions of both sides")
+    return SimulationError(
+        "NM404", "worker protocol", what, "Run 'nmtool doctor' to compare the versions of both sides"
+    )
 
 
-def write_frame(stream: BinaryIO, kind: str, arrays: Mapping[str, NDArray[Any]] | None = None, **header: Any) -> None:
+def write_frame(
+    stream: BinaryIO, kind: str, arrays: Mapping[str, NDArray[Any]] | None = None, **header: Any
+) -> None:
     """Send one frame and flush.
 
     Args:
@@ -121,7 +125,9 @@ def _decode(head: bytes, body: bytes) -> Frame:
         for n in shape:
             count *= n
         if offset + count * dtype.itemsize > len(body):
-            raise _broken(f"array '{name}' of shape {tuple(shape)} does not fit the {len(body)} bytes of its frame")
+            raise _broken(
+                f"array '{name}' of shape {tuple(shape)} does not fit the {len(body)} bytes of its frame"
+            )
         arrays[name] = np.frombuffer(body, dtype, count, offset).reshape(shape)
         offset += count * dtype.itemsize
     if offset != len(body):
@@ -136,7 +142,11 @@ def _array_entry(entry: Any) -> tuple[str, np.dtype[Any], list[int]]:
     name, code, shape = entry
     if not isinstance(name, str) or not isinstance(code, str) or code not in DTYPES:
         raise _broken(f"array {name!r} has type {code!r}, a frame carries {', '.join(DTYPES)}")
-    if not isinstance(shape, list) or any(type(n) is not int or not 0 <= n <= MAX_BODY for n in shape) or len(shape) > 32:
+    if (
+        not isinstance(shape, list)
+        or any(type(n) is not int or not 0 <= n <= MAX_BODY for n in shape)
+        or len(shape) > 32
+    ):
         raise _broken(f"array '{name}' has shape {shape!r}, expected a list of sizes")
     return name, DTYPES[code], shape
 

@@ -5,9 +5,9 @@ A worker that hangs or fails is ended, its samples are tried again one by one, a
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from nmtool.backends.base import Progress, RunOptions, RunResult
@@ -17,7 +17,7 @@ from nmtool.backends.lava_samples import Collected, Entering, entering, packed
 from nmtool.backends.worker_link import WorkerLink
 from nmtool.compiler.program import Program
 from nmtool.errors import BackendUnavailableError, SimulationError
-from nmtool.lava_env import LavaEnv
+from nmtool.lava_env import LavaEnv, require
 
 START_S = 60.0
 """Longest wait for a worker that starts and imports Lava."""
@@ -39,7 +39,9 @@ class Failure(NamedTuple):
 
     def error(self) -> SimulationError:
         """As an exception."""
-        return SimulationError(self.code, self.block or "Lava worker", self.text, "Run 'nmtool verify' on fewer samples")
+        return SimulationError(
+            self.code, self.block or "Lava worker", self.text, "Run 'nmtool verify' on fewer samples"
+        )
 
 
 class LavaBackend:
@@ -47,22 +49,28 @@ class LavaBackend:
 
     Args:
         program: compiled for any target.
-        env: where Lava is, see :func:`nmtool.lava_env.require`.
-        link: a worker to use, which stays open; None starts one per run.
+        env: where Lava is; None looks for it, see :func:`nmtool.lava_env.require`.
+        link: a worker to use instead, which stays open; None starts one per run.
         counted: populations whose spikes are counted beside the output's; None counts all. Each costs one Lava
             Process, which is about a tenth of a small network's time.
 
     Raises:
         FindingsError: NM304 for everything that Lava cannot run.
+        BackendUnavailableError: NM301 if there is no Lava.
     """
 
     name = "lava"
 
     def __init__(
-        self, program: Program, env: LavaEnv, link: WorkerLink | None = None, counted: tuple[str, ...] | None = None
+        self,
+        program: Program,
+        env: LavaEnv | None = None,
+        link: WorkerLink | None = None,
+        counted: tuple[str, ...] | None = None,
     ) -> None:
         refuse_what_lava_cannot(program)
-        self.program, self.env, self._link = program, env, link
+        self.program, self._link = program, link
+        self._env = env or (require() if link is None else None)
         names = [p.name for p in program.populations]
         self._counted = [n for n in names if counted is None or n in counted or n == program.output]
         self._packed = packed(program)
@@ -79,21 +87,27 @@ class LavaBackend:
             SimulationError: NM402, NM403 if no sample could be finished; NM404 if the worker breaks the protocol.
         """
         source = entering(self.program, x, options)
-        link = self._link or WorkerLink(self.env.worker_command, self.env.worker_environment)
-        run = _Run(self, link, source, options, progress or (lambda done, total: None))
-        try:
+        with contextlib.ExitStack() as stack:
+            link = self._link or stack.enter_context(self._new_link())
+            run = _Run(self, link, source, options, progress or (lambda done, total: None))
             run.all_samples()
-        finally:
-            if link is not self._link:
-                link.stop()
         return run.collected.result()
+
+    def _new_link(self) -> WorkerLink:
+        env = self._env or require()
+        return WorkerLink(env.worker_command, env.worker_environment)
 
 
 class _Run:
     """One call of :meth:`LavaBackend.run`."""
 
     def __init__(
-        self, backend: LavaBackend, link: WorkerLink, source: Entering, options: RunOptions, progress: Progress
+        self,
+        backend: LavaBackend,
+        link: WorkerLink,
+        source: Entering,
+        options: RunOptions,
+        progress: Progress,
     ) -> None:
         self.program, self.counted, self.packed = backend.program, backend._counted, backend._packed
         self.link, self.source, self.options, self.progress = link, source, options, progress
@@ -143,7 +157,9 @@ class _Run:
         }
         arrays = {"program": self.packed, **self.source.part(part)}
         try:
-            frame = self.link.ask("run", arrays, deadline_s=self.options.deadline_s, on_progress=on_progress, **header)
+            frame = self.link.ask(
+                "run", arrays, deadline_s=self.options.deadline_s, on_progress=on_progress, **header
+            )
         except SimulationError as e:
             if e.code == "NM404":
                 raise

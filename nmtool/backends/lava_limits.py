@@ -83,7 +83,9 @@ def _conv_is_plain(program: Program, c: Connection) -> Iterator[Diagnostic]:
                          "Lava's Conv has neither", "Use exponent 0 and one delay for all")  # fmt: skip
     if not conv_fits(c) and c.message_bits:
         largest = int(np.abs(c.weights.astype(np.int64)).reshape(c.weights.shape[0], -1).sum(axis=1).max())
-        payload = program.input.x_max if program.input.encoder == "direct" else 1 << min(c.message_bits, MAX_SHIFT)
+        payload = (
+            program.input.x_max if program.input.encoder == "direct" else 1 << min(c.message_bits, MAX_SHIFT)
+        )
         if largest * payload >= CONV_HALF:
             yield Diagnostic("NM304", c.name, f"kernel {c.weights.shape}, stride {c.stride}, padding {c.padding}, dilation "
                              f"{c.dilation} or groups {c.groups} beyond {INT8_MAX}, with sums beyond 24 bits; Lava's Conv "

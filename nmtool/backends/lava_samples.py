@@ -61,7 +61,9 @@ class Entering:
         if self.feed.thresholds is not None:
             index = np.arange(samples.start, samples.stop) + self.sample_offset
             return rate_spikes(self.feed.thresholds[chosen], self.seed, index, np.arange(self.n_steps))
-        units = (self.feed.units if self.feed.units is not None else np.zeros((0, 0)))[chosen].astype(np.int32)
+        units = (self.feed.units if self.feed.units is not None else np.zeros((0, 0)))[chosen].astype(
+            np.int32
+        )
         return np.broadcast_to(units, (self.n_steps, *units.shape))
 
 
@@ -72,7 +74,11 @@ def entering(program: Program, x: NDArray[Any], options: RunOptions) -> Entering
         ModelError: NM109 if it does not fit the program's input.
     """
     source = feed(program, x, options)
-    bias = _host_mantissas(program, source.units) if program.host is not None and source.units is not None else None
+    bias = (
+        _host_mantissas(program, source.units)
+        if program.host is not None and source.units is not None
+        else None
+    )
     return Entering(source, bias, options.seed, options.sample_offset)
 
 
@@ -89,7 +95,9 @@ def _host_mantissas(program: Program, units: NDArray[np.int64]) -> NDArray[np.in
 class Collected:
     """Results of all samples, filled request by request; zeros where a sample failed."""
 
-    def __init__(self, program: Program, counted: Sequence[str], source: Entering, options: RunOptions) -> None:
+    def __init__(
+        self, program: Program, counted: Sequence[str], source: Entering, options: RunOptions
+    ) -> None:
         t, b = source.n_steps, source.n_samples
         sizes = {p.name: p.n_neurons for p in program.populations}
         self.program, self.counted, self.source, self.options = program, counted, source, options
@@ -116,7 +124,9 @@ class Collected:
             self.density[name] += array(frame, f"{name}/density", "i8", (t,))
         for name in self.traced:
             for key, code in (("spikes", "u1"), ("u", "i4"), ("v", "i4")):
-                self.traces[name][key][:, chosen] = array(frame, f"{name}/{key}", code, (t, b, self.program.size(name)))
+                self.traces[name][key][:, chosen] = array(
+                    frame, f"{name}/{key}", code, (t, b, self.program.size(name))
+                )
         if self.program.readout == "membrane":
             output = self.program.output
             rows = t if output in self.traced else 1
@@ -160,7 +170,9 @@ class Collected:
         spec, n = self.program.input, self.source.n_samples
         counts[spec.name] = np.zeros((n, *spec.shape), np.int64)
         for b in range(n):
-            counts[spec.name][b] = (self.source.spikes(range(b, b + 1))[:, 0] != 0).sum(axis=0).reshape(spec.shape)
+            counts[spec.name][b] = (
+                (self.source.spikes(range(b, b + 1))[:, 0] != 0).sum(axis=0).reshape(spec.shape)
+            )
         if self.options.records(spec.name):
             spikes = self.source.spikes(range(n))
             traces[spec.name] = Trace(spikes.reshape(*spikes.shape[:2], *spec.shape))

@@ -46,7 +46,9 @@ class WorkerLink:
     def __enter__(self) -> WorkerLink:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, e: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, e: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     @property
@@ -122,10 +124,14 @@ class _Worker:
             )
         except OSError as e:
             hint = "Run 'nmtool lava status'"
-            raise SimulationError("NM403", command[0], f"the worker cannot be started ({e.strerror or e})", hint) from e
+            raise SimulationError(
+                "NM403", command[0], f"the worker cannot be started ({e.strerror or e})", hint
+            ) from e
         self.answers: queue.Queue[Answer] = queue.Queue()
         self.last_words: deque[str] = deque(maxlen=STDERR_LINES)
-        self.threads = [threading.Thread(target=f, daemon=True) for f in (self._read_frames, self._read_stderr)]
+        self.threads = [
+            threading.Thread(target=f, daemon=True) for f in (self._read_frames, self._read_stderr)
+        ]
         for thread in self.threads:
             thread.start()
 
@@ -170,7 +176,10 @@ class _Worker:
 
     def _silent(self, deadline_s: float) -> SimulationError:
         return SimulationError(
-            "NM402", "Lava worker", f"no answer for {deadline_s:g} s; it was stopped", "Allow more time with --deadline"
+            "NM402",
+            "Lava worker",
+            f"no answer for {deadline_s:g} s; it was stopped",
+            "Allow more time with --deadline",
         )
 
     def _gone(self) -> SimulationError:
@@ -178,7 +187,9 @@ class _Worker:
             self.process.wait(GRACE_S)
         words = " | ".join(list(self.last_words)[-4:]) or "it said nothing"
         code = self.process.returncode
-        return SimulationError("NM403", "Lava worker", f"it ended with exit code {code}: {words}", "Run 'nmtool lava status'")
+        return SimulationError(
+            "NM403", "Lava worker", f"it ended with exit code {code}: {words}", "Run 'nmtool lava status'"
+        )
 
     def end(self) -> None:
         """SIGTERM first: Python's resource tracker ignores it and then frees the shared memory of the others."""

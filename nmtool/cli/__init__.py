@@ -11,12 +11,14 @@ import typer
 from nmtool import __version__
 from nmtool.cli import (
     check,
+    demo,
     doctor,
     energy_report,
     explain,
     export,
     lava,
     models,
+    robustness_report,
     run,
     targets,
     train,
@@ -24,7 +26,21 @@ from nmtool.cli import (
 )
 from nmtool.errors import EXIT_OK, EXIT_USAGE, ConfigError
 
-_VERBS = (train, export, check, run, verify, energy_report, targets, models, explain, lava, doctor)
+_VERBS = (
+    demo,
+    train,
+    export,
+    check,
+    run,
+    verify,
+    robustness_report,
+    energy_report,
+    targets,
+    models,
+    explain,
+    lava,
+    doctor,
+)
 
 # typer brings its own click in newer releases and imports it in older ones: this is its ClickException in both.
 _ClickError: type[Exception] = typer.BadParameter.__mro__[2]

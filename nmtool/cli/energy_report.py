@@ -40,7 +40,7 @@ def register(root: typer.Typer) -> None:
         weight_bits: o.WeightBits = 8,
         allow: o.Allow = None,
     ) -> None:
-        """Count events of a run and price them: a model, not a measurement. --out DIR gets energy.json."""
+        """Count events of a run and price them: a model, not a measurement. --out DIR gets energy.json and a page."""
         from nmtool import api
         from nmtool.report.text import render
 

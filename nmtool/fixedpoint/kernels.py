@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nmtool.fixedpoint import drive
-from nmtool.fixedpoint.ops import wrap_24
+from nmtool.fixedpoint.ops import U_HALF, wrap_24
 from nmtool.fixedpoint.window import Window
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ EXACT_F32 = 1 << 24
 EXACT_F64 = 1 << 53
 INT8 = np.iinfo(np.int8)
 
+INT8_FROM_CHANNELS = 8
+"""Fewest input channels for oneDNN's int8 convolution: with fewer, and with groups, it was seen to be wrong or to crash."""
+
 MATRIX_FROM_DENSITY = 0.3
 """Share of ones from which one integer matrix product beats adding events."""
 
@@ -33,8 +36,9 @@ SPARSE_BELOW = 1 / 32
 """Share of non-zero weights below which a list of synapses beats rows of a matrix."""
 
 MAGIC = 3 << 22
-"""1.5 * 2**23: a float32 ``MAGIC + n`` with ``|n| < 2**22`` holds n in its lowest bits."""
+"""1.5 * 2**23: a float32 ``MAGIC + n`` with ``|n| < MAGIC_RANGE`` holds n in its lowest bits."""
 
+MAGIC_RANGE = 1 << 22
 MAGIC_BITS = int(np.float32(MAGIC).view(np.int32))
 
 
@@ -184,16 +188,14 @@ class Conv:
     """
 
     def __init__(self, weights: NDArray[np.int32], geometry: Geometry) -> None:
-        self.weights, self.geometry = weights, geometry
+        # a dilation along an axis on which the kernel has one tap means nothing, and crashes oneDNN
+        dilation = tuple(d if k > 1 else 1 for d, k in zip(geometry.dilation, weights.shape[2:], strict=True))
+        self.weights, self.geometry = weights, replace(geometry, dilation=dilation)
         self._power = common_power(weights)
-        small = weights >> self._power
-        self._bound = int(
-            np.abs(weights.astype(np.int64)).reshape(len(weights), -1).sum(axis=1).max(initial=0)
-        )
-        self._fits_magic = (self._bound >> self._power) < MAGIC // 3 and self._bound < MAGIC * 2 // 3
-        self._small = small
-        fits = small.min(initial=0) >= INT8.min and small.max(initial=0) <= INT8.max
-        self._int8 = bool(fits) and self._fits_magic
+        self._small = weights >> self._power
+        sums = np.abs(weights.astype(np.int64)).reshape(len(weights), -1).sum(axis=1)
+        self._bound = int(sums.max(initial=0))
+        self._fits_magic = self._bound >> self._power < MAGIC_RANGE and self._bound < U_HALF
 
     def drive(self, window: Window, lag: int) -> Part:
         """See :class:`Synapses`."""
@@ -220,16 +222,28 @@ class Conv:
         import torch
 
         x = torch.from_numpy(rows)
-        if self._int8 and int8_convolution_works():
-            return self._channels_last(self._packed(self._maps(x)))
+        if self._packed is not None:
+            return self._rows(self._packed(self._maps(x)))
         magic = torch.full((self.geometry.out_shape[0],), float(MAGIC))
         return self._float(x.float(), self._small, magic)
 
     @functools.cached_property
-    def _packed(self) -> Any:
+    def _packed(self) -> Int8Convolution | None:
+        """The int8 operator where it can be used, exists in this PyTorch, and is exact on a sample of this layer."""
         import torch
 
-        return Int8Convolution(torch.from_numpy(self._small.astype(np.int8)), self.geometry)
+        g = self.geometry
+        fits = self._small.min(initial=0) >= INT8.min and self._small.max(initial=0) <= INT8.max
+        if not fits or g.groups > 1 or g.dilation != (1, 1) or g.in_shape[0] < INT8_FROM_CHANNELS:
+            return None
+        sample = np.random.default_rng(0).integers(0, 2, (2, int(np.prod(g.in_shape))), np.uint8)
+        try:
+            operator = Int8Convolution(torch.from_numpy(self._small.astype(np.int8)), g)
+            found = self._rows(operator(self._maps(torch.from_numpy(sample)))) - MAGIC
+        except (AttributeError, RuntimeError, NotImplementedError):
+            return None
+        same = (found == self._float(torch.from_numpy(sample).double(), self._small, None)).all()
+        return operator if same else None
 
     def _float(self, x: torch.Tensor, weights: NDArray[np.int32], bias: torch.Tensor | None) -> NDArray[Any]:
         import torch
@@ -237,7 +251,7 @@ class Conv:
         g = self.geometry
         with torch.no_grad():
             w = torch.from_numpy(weights).to(x.dtype).contiguous(memory_format=torch.channels_last)
-            return self._channels_last(
+            return self._rows(
                 torch.nn.functional.conv2d(self._maps(x), w, bias, g.stride, g.padding, g.dilation, g.groups)
             )
 
@@ -249,7 +263,8 @@ class Conv:
         c, h, w = self.geometry.in_shape
         return rows.view(-1, 1, h, w) if c == 1 else rows.view(-1, h, w, c).permute(0, 3, 1, 2)
 
-    def _channels_last(self, maps: torch.Tensor) -> NDArray[Any]:
+    def _rows(self, maps: torch.Tensor) -> NDArray[Any]:
+        """``[B, C, H, W]`` as ``[B, H * W * C]``, without a copy if the channels are last."""
         flat: NDArray[Any] = maps.permute(0, 2, 3, 1).reshape(len(maps), -1).numpy()
         return flat
 
@@ -303,21 +318,3 @@ def int8_product_works() -> bool:
     except (AttributeError, RuntimeError, NotImplementedError):
         return False
     return bool((found == a.astype(np.int64) @ b.astype(np.int64)).all())
-
-
-@functools.cache
-def int8_convolution_works() -> bool:
-    """Whether this PyTorch has oneDNN's quantised convolution on this machine, and it is exact on a sample."""
-    import torch
-
-    rng = np.random.default_rng(0)
-    geometry = Geometry((32, 6, 6), (20, 6, 6), padding=(1, 1))
-    w = torch.from_numpy(rng.integers(-128, 128, (20, 32, 3, 3), np.int8))
-    x = torch.from_numpy(rng.integers(0, 2, (3, 32, 6, 6), np.uint8)).contiguous(
-        memory_format=torch.channels_last
-    )
-    try:
-        found = Int8Convolution(w, geometry)(x).double() - MAGIC
-    except (AttributeError, RuntimeError, NotImplementedError):
-        return False
-    return torch.equal(found, torch.nn.functional.conv2d(x.double(), w.double(), padding=1))

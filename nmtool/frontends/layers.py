@@ -9,6 +9,8 @@ import nir
 import numpy as np
 from numpy.typing import NDArray
 
+from nmtool.ir.fields import BadFieldError
+from nmtool.ir.parse import build_node
 from nmtool.ir.semantics import NeuronSemantics, Reset
 
 F64 = NDArray[np.float64]
@@ -27,7 +29,9 @@ class NoCounterpartError(Exception):
 
 def numbers(tensor: Any) -> F64:
     """A tensor, or a number, as float64."""
-    return np.asarray(tensor.detach().cpu().double().numpy() if hasattr(tensor, "detach") else tensor, np.float64)
+    return np.asarray(
+        tensor.detach().cpu().double().numpy() if hasattr(tensor, "detach") else tensor, np.float64
+    )
 
 
 def linear(module: Any) -> Any:
@@ -40,14 +44,15 @@ def conv(module: Any) -> Any:
     """Conv1d or Conv2d; a missing bias is a bias of zero."""
     if module.padding_mode != "zeros":
         raise NoCounterpartError(f"pads with '{module.padding_mode}'; NIR pads with zeros")
-    weight = _exact(module.weight)
-    bias = np.zeros(weight.shape[0], np.float32) if module.bias is None else _exact(module.bias)
-    padding = module.padding if isinstance(module.padding, str) else tuple(module.padding)
-    how = (tuple(module.stride), padding, tuple(module.dilation), int(module.groups), bias)
-    if weight.ndim == 4:
-        return nir.Conv2d(None, weight, *how)
-    stride, padding, dilation = (v if isinstance(v, str) else v[0] for v in how[:3])
-    return nir.Conv1d(None, weight, stride, padding, dilation, *how[3:])
+    values: dict[str, Any] = {"weight": _exact(module.weight), "groups": np.array(module.groups)}
+    values |= {k: np.array(getattr(module, k)) for k in ("stride", "dilation")}
+    values["padding"] = module.padding if isinstance(module.padding, str) else np.array(module.padding)
+    if module.bias is not None:
+        values["bias"] = _exact(module.bias)
+    try:
+        return build_node("Conv1d" if values["weight"].ndim == 3 else "Conv2d", values)
+    except BadFieldError as e:
+        raise NoCounterpartError(e.message, e.hint) from e
 
 
 def average_pool(module: Any) -> Any:
@@ -82,7 +87,9 @@ def fold_norm(op: Any, norm: Any) -> Any:
     gamma = np.ones_like(mean) if norm.weight is None else numbers(norm.weight)
     shift = np.zeros_like(mean) if norm.bias is None else numbers(norm.bias)
     if len(mean) != op.weight.shape[0]:
-        raise NoCounterpartError(f"normalises {len(mean)} features, the layer before gives {op.weight.shape[0]}")
+        raise NoCounterpartError(
+            f"normalises {len(mean)} features, the layer before gives {op.weight.shape[0]}"
+        )
     gain = gamma / np.sqrt(var + norm.eps)
     weight = op.weight.astype(np.float64) * gain.reshape(-1, *(1,) * (op.weight.ndim - 1))
     bias = (np.asarray(getattr(op, "bias", 0.0), np.float64) - mean) * gain + shift
@@ -152,7 +159,8 @@ def _reset(module: Any, family: str) -> Reset:
     factor = numbers(module.graded_spikes_factor)
     if (factor != 1).any():
         raise NoCounterpartError(
-            f"scales its spikes by {factor.flat[0]:g} (graded_spikes_factor)", "Scale the next weights instead"
+            f"scales its spikes by {factor.flat[0]:g} (graded_spikes_factor)",
+            "Scale the next weights instead",
         )
     reset = RESETS[int(module.reset_mechanism_val)]
     made = getattr(module.state_function, "__name__", "")
@@ -161,7 +169,7 @@ def _reset(module: Any, family: str) -> Reset:
             f"was made with reset '{_STATE_FUNCTIONS[made]}' and changed to '{reset}', and snnTorch mixes both then",
             "Make a new neuron",
         )
-    if family == "RSynaptic" and reset != "none" and not module.reset_delay:
+    if family == "RSynaptic" and not module.reset_delay:
         raise NoCounterpartError(
             "has reset_delay=False, which RSynaptic of snnTorch 1.0 does not do", "Use reset_delay=True"
         )

@@ -137,12 +137,11 @@ def conv(layer: Section, front: Front) -> Block:
         raise layer.error("NM104", "", found)
     w = layer.integers("weight", *INT32)
     w = w[..., 0] if w.ndim == 5 and w.shape[-1] == 1 else w
-    groups = layer.scalar("groups", 1, MAX_SIZE)
-    c_in, c_out = front.shape[0], w.shape[0]
-    if w.ndim != 4 or w.shape[1] * groups != c_in or c_out % groups:
+    groups, c_in = layer.scalar("groups", 1, MAX_SIZE), front.shape[0]
+    if w.ndim != 4 or w.shape[1] * groups != c_in or w.shape[0] % groups:
         found = f"has shape {w.shape}, expected (C_out, {c_in} / groups, kH, kW), groups is {groups}"
         raise layer.error("NM104", "weight", found)
-    _agree(layer, {"inChannels": c_in, "outChannels": c_out})
+    _agree(layer, {"inChannels": c_in, "outChannels": w.shape[0]})
     if "delay" in layer and layer.integers("delay", 0, INT32[1]).any():
         found = "is not zero in a conv layer; netx drops it"
         raise layer.error("NM103", "delay", found, "Train this layer without delays")

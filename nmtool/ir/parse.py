@@ -100,14 +100,14 @@ def _node(name: str, tree: Any, out: Parsed, inner: dict[str, Parsed], depth: in
     try:
         if not isinstance(kind, str):
             raise BadFieldError("NM102", "has no type", "A node name must not contain '/'")
-        out.nodes[name] = _build(kind, tree)
+        out.nodes[name] = build_node(kind, tree)
     except BadFieldError as e:
         out.findings.append(Diagnostic(e.code, f"{where} ({kind})" if kind else where, e.message, e.hint))
         out.broken.add(name)
 
 
-def _build(kind: str, tree: Mapping[str, Any]) -> Any:
-    """One NIR node.
+def build_node(kind: str, tree: Mapping[str, Any]) -> Any:
+    """One NIR node from its fields as a file holds them: arrays and texts.
 
     Raises:
         BadFieldError: with the code and what is wrong.

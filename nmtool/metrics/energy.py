@@ -53,62 +53,50 @@ def priced(
         record: a counted or an already priced energy record.
         profiles: in the order in which they are reported.
         estimate: ``{"nominal": name, "second": name}``, the target's headline; empty if it has none.
-
-    Raises:
-        ConfigError: NM005 if the library lacks a profile that the index needs.
     """
-    energy = {p.name: _energy(record, p) for p in profiles}
-    layers = [
-        {
-            **layer,
-            "energy_pj": {p.name: price(layer["events"], p)["pj"] for p in profiles},
-            "breakdown_pj": {
-                p.name: {k: v["nominal"] for k, v in price(layer["events"], p)["breakdown_pj"].items()}
-                for p in profiles
-            },
-        }
-        for layer in record["layers"]
-    ]
     shelf = library()
     indices = {name: seei(record, shelf[name]) for name in (SEEI_PROFILE, SEEI_BESIDE) if name in shelf}
-    first = indices.get(
-        SEEI_PROFILE,
-        {"value": None, "energy_gain": None, "null_reason": f"profile {SEEI_PROFILE} is missing"},
-    )
-    unpriced: dict[str, list[str]] = {}
-    for p in profiles:
-        for event in price(record["events"], p)["not_priced"]:
-            unpriced.setdefault(event, []).append(p.name)
+    macs = record["reference"]["macs_exact"]
+    twin = {n: None if macs is None else macs * (shelf[n].get("mac_pj") or 0) for n in indices}
     return {
         **record,
-        "layers": layers,
-        "energy": energy,
+        "layers": [_layer(layer, profiles) for layer in record["layers"]],
+        "energy": {p.name: _energy(record, p) for p in profiles},
         "estimate": _estimate(record, {p.name: p for p in profiles}, estimate),
-        "reference": {
-            **record["reference"],
-            "scope": "ops",
-            "energy_pj": {
-                n: None
-                if record["reference"]["macs_exact"] is None
-                else record["reference"]["macs_exact"] * (shelf[n].get("mac_pj") or 0)
-                for n in indices
-            },
-        },
+        "reference": {**record["reference"], "scope": "ops", "energy_pj": twin},
         "energy_gain": {n: i["energy_gain"] for n, i in indices.items()},
-        "seei": {
-            "definition": "nmtool-1",
-            "formula": SEEI_DEFINITION,
-            "profile": SEEI_PROFILE,
-            "value": first["value"],
-            "null_reason": first["null_reason"],
-            "beside": {SEEI_BESIDE: indices[SEEI_BESIDE]["value"]} if SEEI_BESIDE in indices else {},
-        },
+        "seei": _index(indices),
         "statement": STATEMENT,
-        "not_included": [
-            *record["always_not_included"],
-            *(f"{event} (no price in {', '.join(names)})" for event, names in unpriced.items()),
-        ],
+        "not_included": [*record["always_not_included"], *_not_priced(record, profiles)],
     }
+
+
+def _layer(layer: Mapping[str, Any], profiles: Sequence[EnergyProfile]) -> dict[str, Any]:
+    found = {p.name: price(layer["events"], p) for p in profiles}
+    split = {n: {k: v["nominal"] for k, v in f["breakdown_pj"].items()} for n, f in found.items()}
+    return {**layer, "energy_pj": {n: f["pj"] for n, f in found.items()}, "breakdown_pj": split}
+
+
+def _index(indices: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The record's SEEI: the first profile's value, the fair integer pair beside it."""
+    first = indices.get(SEEI_PROFILE, {"value": None, "null_reason": f"profile {SEEI_PROFILE} is missing"})
+    return {
+        "definition": "nmtool-1",
+        "formula": SEEI_DEFINITION,
+        "profile": SEEI_PROFILE,
+        "value": first["value"],
+        "null_reason": first["null_reason"],
+        "beside": {n: i["value"] for n, i in indices.items() if n != SEEI_PROFILE},
+    }
+
+
+def _not_priced(record: Mapping[str, Any], profiles: Sequence[EnergyProfile]) -> list[str]:
+    """Events that happened and for which a profile has no price."""
+    found: dict[str, list[str]] = {}
+    for p in profiles:
+        for event in price(record["events"], p)["not_priced"]:
+            found.setdefault(event, []).append(p.name)
+    return [f"{event} (no price in {', '.join(names)})" for event, names in found.items()]
 
 
 def _energy(record: Mapping[str, Any], profile: EnergyProfile) -> dict[str, Any]:

@@ -29,7 +29,8 @@ def headline_profile(record: Record) -> str | None:
     """The profile whose split over layers is shown: the estimate's, else the first that prices a chip, else any."""
     chips = [name for name, e in record["energy"].items() if e["scope"] != "ops"]
     names = [*record["estimate"]["profiles"], *chips, *record["energy"]]
-    return next((n for n in names if n in record["energy"]), None)
+    split = [{*layer["energy_pj"]} & {*layer["breakdown_pj"]} for layer in record["layers"]]
+    return next((n for n in names if n in record["energy"] and all(n in known for known in split)), None)
 
 
 def _head(record: Record) -> Section:
@@ -136,7 +137,7 @@ def _profiles(record: Record) -> Section:
 
 def _counts(record: Record) -> Section:
     per, density = record["counts"]["per_inference"], record["counts"]["density"]
-    late = per.get("synops_undelivered")
+    late = per["synops_undelivered"]
     rows = [
         ("SynOps, stored weights", _spread(per["synops_stored"])),
         ("SynOps, non-zero weights", _spread(per["synops_nonzero"])),
@@ -175,7 +176,5 @@ def _baseline(record: Record) -> Section:
         *((f"SEEI, {name}", digits(value)) for name, value in indices.items()),
         ("bits of a quantised twin of equal capacity", whole(ref["activation_bits"])),
     ]
-    notes = dict.fromkeys(
-        str(n) for n in (index.get("formula"), ref["null_reason"], index["null_reason"]) if n
-    )
+    notes = dict.fromkeys(str(n) for n in (index["formula"], ref["null_reason"], index["null_reason"]) if n)
     return facts("Against one dense pass (scope ops)", rows, tuple(notes))

@@ -6,6 +6,7 @@ first figure is drawn.
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -208,9 +209,11 @@ def energy_by_layer(record: Mapping[str, Any]) -> Figure:
         EvaluationError: NM501 if no profile prices the record.
     """
     profile = headline_profile(record)
-    if profile is None:
-        raise EvaluationError("NM501", "energy by layer", "the record has no prices", "Name a --profile")
     layers = record["layers"]
+    if profile is None or not layers:
+        raise EvaluationError(
+            "NM501", "energy by layer", "the record has no priced layer", "Name a --profile"
+        )
     size, unit = energy_unit(max((x["energy_pj"][profile]["high"] or 0.0) for x in layers))
     with _style():
         figure, (axis,) = _panels(1, size=(7.2, 1.3 + 0.36 * len(layers)))
@@ -273,10 +276,10 @@ def spike_raster(spikes: Mapping[str, NDArray[Any]], dt_s: float | None = None) 
 
 
 def figures(record: Mapping[str, Any]) -> dict[str, Figure]:
-    """Every figure that a record alone can be drawn as, by name."""
+    """Every figure that a record alone can be drawn as, by name; what it has no numbers for is left out."""
     drawn: dict[str, Figure] = {}
     for name, draw in _FIGURES.get(str(record.get("schema")), {}).items():
-        if name != "energy_by_layer" or headline_profile(record) is not None:
+        with contextlib.suppress(EvaluationError):
             drawn[name] = draw(record)
     return drawn
 

@@ -67,6 +67,15 @@ class Span(_Part):
     max: Real | None
 
 
+class Load(_Part):
+    """What one core does in an inference; SynOps by format beside these."""
+
+    __pydantic_extra__: dict[str, Real]
+    updates: Count
+    active: Count
+    spikes: Count
+
+
 class Layer(_Part):
     """One population and what flows into it."""
 
@@ -89,6 +98,8 @@ class Static(_Part):
     """Static power times time."""
 
     pj: Real | None
+    share_of_total: Share | None = None
+    step_time_ns: Count | None = None
     null_reason: str | None
 
 
@@ -144,6 +155,7 @@ class PerInference(_Part):
 
     synops_stored: Spread
     synops_nonzero: Spread
+    synops_undelivered: Spread | None
     spikes: Spread
     host_macs: Count
     neuron_updates: Count
@@ -189,6 +201,7 @@ class Seei(_Part):
     """The index."""
 
     definition: str
+    formula: str
     profile: str
     value: Real | None
     null_reason: str | None
@@ -211,7 +224,7 @@ class EnergyRecord(_Part):
     placement: PlacementUse
     counts: Counts
     events: Events
-    loads: list[dict[str, Real]]
+    loads: list[Load]
     layers: list[Layer]
     energy: dict[str, ProfileEnergy]
     estimate: Estimate
@@ -252,6 +265,7 @@ class VerifyRecord(_Part):
     other: str
     layers: list[VerifyLayer]
     prediction_agreement: Real | None
+    further: list[VerifyRecord] = Field(default_factory=list)
 
 
 class Rate(_Part):
@@ -278,6 +292,13 @@ class AttackRow(_Part):
     replay: Robustness | None
 
 
+class WorstCase(_Part):
+    """Per-sample minimum over attacks at one budget; a rate per model beside it."""
+
+    __pydantic_extra__: dict[str, Rate]
+    eps: Count
+
+
 class Checked(_Part):
     """One check of the evaluation itself."""
 
@@ -299,7 +320,7 @@ class RobustnessRecord(_Part):
 
     clean: dict[str, Rate]
     attacks: list[AttackRow]
-    worst_case: list[dict[str, Rate | Count]]
+    worst_case: list[WorstCase]
     sanity: dict[str, list[Checked]]
     claim: Claim
 

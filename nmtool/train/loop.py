@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,13 +22,11 @@ from nmtool.config import Recipe
 from nmtool.data.datasets import DataSet
 from nmtool.errors import ConfigError, SimulationError
 from nmtool.train import checkpoint as disk
-from nmtool.train.checkpoint import Checkpoint, load_run
+from nmtool.train.checkpoint import Checkpoint
 from nmtool.train.nets import SpikingNet, build_net
 from nmtool.train.robust.base import Regulariser
 from nmtool.train.robust.registry import regularisers
 from nmtool.train.watch import PROBE_SAMPLES, broken_layer, first_not_finite, watch
-
-__all__ = ["TrainResult", "evaluate", "load_run", "train"]
 
 SMALL_TENSOR = 1 << 20
 """Potentials of one layer and step of training below which one thread is enough."""
@@ -102,9 +101,7 @@ def train(
     if resume:
         _restore(session, data, out_dir)
     n_epochs = recipe.train.epochs
-    x, y = (
-        torch.from_numpy(np.ascontiguousarray(a)).to(session.device) for a in (data.x_train, data.y_train)
-    )
+    x, y = (torch.tensor(a, device=session.device) for a in (data.x_train, data.y_train))
     with _threads(session, x):
         for epoch in range(len(session.history), n_epochs):
             session.history.append(_epoch(session, x, y, epoch))
@@ -134,7 +131,7 @@ def evaluate(
     hits = 0
     with torch.no_grad():
         for start in range(0, len(x), batch_size):
-            part = torch.from_numpy(np.ascontiguousarray(x[start : start + batch_size])).to(device)
+            part = torch.tensor(x[start : start + batch_size], device=device)
             guess = net(part, generator, noise).logits.argmax(dim=1).cpu().numpy()
             hits += int((guess == y[start : start + batch_size]).sum())
     return hits / len(x)
@@ -142,9 +139,8 @@ def evaluate(
 
 def _refuse_not_finite(data: DataSet) -> None:
     for part in ("train", "test"):
-        bad = np.flatnonzero(
-            ~np.isfinite(getattr(data, f"x_{part}").reshape(len(getattr(data, f"y_{part}")), -1)).all(1)
-        )
+        x = getattr(data, f"x_{part}")
+        bad = np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(axis=1))
         if bad.size:
             raise SimulationError(
                 "NM405",
@@ -213,7 +209,7 @@ def _epoch(session: _Session, x: Tensor, y: Tensor, epoch: int) -> dict[str, Any
     for group in session.optimizer.param_groups:
         group["lr"] = lr
     weights = {m.name: m.weight(epoch, t.epochs) for m in session.methods}
-    sums: dict[str, float] = dict.fromkeys(("loss", "task_loss", "train_accuracy", *weights), 0.0)
+    sums: defaultdict[str, float] = defaultdict(float)
     # Parts of nearly equal size, so that batch normalisation never meets a remainder of one sample.
     n_batches = math.ceil(len(x) / t.batch_size)
     shuffled = torch.randperm(len(x), generator=session.order).to(session.device)
@@ -221,14 +217,13 @@ def _epoch(session: _Session, x: Tensor, y: Tensor, epoch: int) -> dict[str, Any
         scalars = _step(session, x[index], y[index], weights, f"epoch {epoch + 1}, step {step + 1}")
         for key, value in scalars.items():
             sums[key] += value * len(index)
-    means = {key: value / len(x) for key, value in sums.items()}
+    row = {key: value / len(x) for key, value in sums.items()}
     probe = torch.Generator(session.device).manual_seed(session.recipe.seed)
     return {
         "epoch": epoch + 1,
         "lr": lr,
-        **{key: means[key] for key in ("loss", "task_loss", "train_accuracy")},
-        "penalty": {name: means[name] for name in weights},
-        "penalty_weight": weights,
+        **row,
+        **{f"{name}.weight": weight for name, weight in weights.items()},
         **watch(session.net, x[:PROBE_SAMPLES], y[:PROBE_SAMPLES], probe),
         "epoch_s": time.perf_counter() - began,
     }
@@ -240,8 +235,12 @@ def _step(
     """One update of the weights on samples ``[B, *shape]``; returns the scalars to be averaged."""
     logits, traces = session.net(x, session.noise)
     task = functional.cross_entropy(logits, y)
-    penalties = {m.name: m.penalty(traces)[0] for m in session.methods}
-    loss = task + sum(weights[name] * value for name, value in penalties.items())
+    loss, terms = task, {}
+    for method in session.methods:
+        penalty, details = method.penalty(traces)
+        loss = loss + weights[method.name] * penalty
+        terms[method.name] = penalty
+        terms |= {f"{method.name}.{name}": value for name, value in details.items()}
     if not bool(loss.isfinite()):
         layer = first_not_finite((t.name, t.v_pre) for t in traces)
         raise _diverged(layer or "loss", "is", when)
@@ -252,7 +251,7 @@ def _step(
     if (layer := broken_layer(session.net)) is not None:
         raise _diverged(layer, "has weights that are", when)
     hits = (logits.detach().argmax(dim=1) == y).float().mean()
-    scalars = {"loss": loss, "task_loss": task, "train_accuracy": hits, **penalties}
+    scalars = {"loss": loss, "task_loss": task, "train_accuracy": hits, **terms}
     return {name: float(value.detach()) for name, value in scalars.items()}
 
 
@@ -261,7 +260,7 @@ def _diverged(where: str, verb: str, when: str) -> SimulationError:
         "NM405",
         where,
         f"{verb} not finite at {when}",
-        "The checkpoint of the epoch before is kept. Lower train.lr",
+        "Lower train.lr. What earlier epochs saved is kept",
     )
 
 

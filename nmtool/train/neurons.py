@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from nmtool.surrogate import BackwardRule, Surrogate, rule, spike
+from nmtool.surrogate import BackwardRule, ResetGrad, Surrogate, rule, spike
 from nmtool.train.robust.base import LayerTrace, Reset
 
 
@@ -40,35 +40,36 @@ class _Scan(torch.autograd.Function):
                 if reset == "subtract":
                     steps[t].sub_(spiked[t - 1] * theta)
             torch.gt(steps[t], theta, out=spiked[t])
-        ctx.save_for_backward(v, fired, beta, theta)
+        s = fired.to(v.dtype)
+        ctx.save_for_backward(v, s, beta, theta)
         ctx.reset, ctx.how = reset, how
         ctx.set_materialize_grads(False)
-        return v, fired.to(v.dtype)
+        return v, s
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_v: Tensor | None, grad_s: Tensor | None) -> tuple[Tensor | None, ...]:
-        v, fired, _, theta = ctx.saved_tensors
+        v, s, beta, theta = ctx.saved_tensors
         g = ctx.how.surrogate.density(v - theta)
-        grad = torch.zeros_like(v) if grad_s is None else grad_s * g
+        kept = _kept(ctx.reset, ctx.how.reset_grad, (v, s, beta, theta, g))
+        grad = torch.zeros_like(v) if grad_s is None else g.mul_(grad_s)
         if grad_v is not None:
             grad.add_(grad_v)
-        kept = _kept(ctx, v, fired, g)
         steps = grad.unbind(0)
         for t in range(len(steps) - 2, -1, -1):
             steps[t].addcmul_(kept[t], steps[t + 1])
         return grad, None, None, None, None
 
 
-def _kept(ctx: Any, v: Tensor, fired: Tensor, g: Tensor) -> Tensor:
+def _kept(reset: Reset, mode: ResetGrad, state: tuple[Tensor, ...]) -> Tensor:
     """Derivative of V[t+1] by V[t], ``[T, B, ...]``, under the rule's view of the reset."""
-    beta, theta = ctx.saved_tensors[2:]
-    mode = ctx.how.reset_grad
-    if mode == "ignore" or (mode == "detach" and ctx.reset == "subtract"):
+    v, s, beta, theta, g = state
+    if mode == "ignore" or (mode == "detach" and reset == "subtract"):
         return beta.expand_as(v)
-    if ctx.reset == "subtract":
+    if reset == "subtract":
         return beta - theta * g
-    return beta * ~fired if mode == "detach" else beta * (~fired - v * g)
+    kept = 1 - s
+    return kept.mul_(beta) if mode == "detach" else kept.sub_(v * g).mul_(beta)
 
 
 class ScanResult(NamedTuple):

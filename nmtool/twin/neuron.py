@@ -93,11 +93,13 @@ class Course(NamedTuple):
     @classmethod
     def joined(cls, steps: Sequence[Course]) -> Course:
         """One course of consecutive ones; ``held`` is dropped."""
-        joined = {
-            key: None if getattr(steps[0], key) is None else torch.cat([getattr(c, key) for c in steps])
-            for key in ("spikes", "potential", "u", "v")
-        }
-        return steps[-1]._replace(held=None, **joined)
+
+        def whole(key: str) -> Tensor | None:
+            parts = [getattr(c, key) for c in steps]
+            return None if parts[0] is None else torch.cat(parts)
+
+        spikes, potential = (torch.cat([getattr(c, k) for c in steps]) for k in ("spikes", "potential"))
+        return cls(spikes, potential, steps[-1].end, None, whole("u"), whole("v"))
 
 
 class Cell(Protocol):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -65,15 +65,16 @@ class TwinRun:
         shapes: Mapping[str, tuple[int, ...]],
         options: TwinOptions,
     ) -> TwinRun:
-        """Courses with the neurons' shapes."""
+        """Courses with the neurons' shapes; u and v where they were asked for."""
 
-        def shaped(key: str) -> dict[str, Tensor]:
-            return {
-                n: getattr(c, key).unflatten(-1, shapes[n])
-                for n, c in courses.items()
-                if getattr(c, key) is not None
-            }
+        def shaped(key: str, names: Iterable[str]) -> dict[str, Tensor]:
+            return {n: getattr(courses[n], key).unflatten(-1, shapes[n]) for n in names}
 
         asked = [n for n in courses if options.records(n)]
-        u, v = ({n: t for n, t in shaped(key).items() if n in asked} for key in ("u", "v"))
-        return cls(logits, shaped("spikes"), shaped("potential"), u, v)
+        return cls(
+            logits,
+            shaped("spikes", courses),
+            shaped("potential", courses),
+            shaped("u", asked),
+            shaped("v", asked),
+        )

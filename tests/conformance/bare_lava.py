@@ -32,6 +32,7 @@ KINDS = {
 
 def made(kind, arguments):
     """One Process; lists become arrays, shapes tuples."""
+
     def value(name, v):
         if name in ("shape", "input_shape"):
             return tuple(v)

@@ -12,7 +12,12 @@ from nmtool.backends.base import RunOptions, RunResult
 def options(case: Case, **changed) -> RunOptions:
     """How a generated case is run: everything recorded."""
     n_steps = None if case.program.input.encoder == "spikes" else case.n_steps
-    settings = {"n_steps": n_steps, "seed": case.seed, "record": ("all",), "sample_offset": case.sample_offset}
+    settings = {
+        "n_steps": n_steps,
+        "seed": case.seed,
+        "record": ("all",),
+        "sample_offset": case.sample_offset,
+    }
     return RunOptions(**{**settings, **changed})
 
 
@@ -56,5 +61,12 @@ def _summaries(case: Case, want: dict[str, History], result: RunResult) -> Itera
     logits = output.v[-1] if program.readout == "membrane" else output.spikes.sum(axis=0)
     if not np.array_equal(result.logits, logits):
         yield "logits differ"
+    if result.backend == "sim":
+        overflow = {
+            name: {k: n for k, n in (("u_wrapped", h.wrapped), ("v_clipped", h.clipped)) if n}
+            for name, h in want.items()
+        }
+        if result.overflow != {name: counts for name, counts in overflow.items() if counts}:
+            yield f"overflow: {overflow} expected, {result.overflow} found"
     if result.failures:
         yield f"failures: {result.failures}"

@@ -66,14 +66,19 @@ def case(seed: int) -> Case:
     n_steps = d.one(1, 5, 12, 20, 30) if longest < 20 else d.upto(longest // 2, longest + 12)
     n_samples = d.upto(1, 3)
     x = _stimulus(d, spec, n_steps, n_samples)
-    if not any(c.message_bits for c in program.connections if c.source == spec.name) and spec.encoder == "spikes":
+    if (
+        not any(c.message_bits for c in program.connections if c.source == spec.name)
+        and spec.encoder == "spikes"
+    ):
         x = (x != 0).astype(np.uint8)
     return Case(program, x, n_steps, d.upto(0, 2**63 - 1), d.one(0, 0, 7, 70_000), frozenset(d.features))
 
 
 def _input(d: Draw) -> InputSpec:
     encoder = d.one("spikes", "spikes", "spikes", "graded", "direct", "rate")
-    shape = d.one((d.upto(1, 20),), (d.one(1, 2, 4), d.upto(3, 8), d.upto(3, 8)), (d.one(1, 2), 1, d.upto(4, 16)))
+    shape = d.one(
+        (d.upto(1, 20),), (d.one(1, 2, 4), d.upto(3, 8), d.upto(3, 8)), (d.one(1, 2), 1, d.upto(4, 16))
+    )
     d.features.add(f"input {encoder}")
     d.features.add(f"{sum(n > 1 for n in shape[1:])}-D input" if len(shape) == 3 else "flat input")
     x_max = d.one(1, 15, 255) if encoder in ("graded", "direct") else 255
@@ -114,17 +119,25 @@ class _Network:
             chosen: list[str] = []
         else:
             d.rng.shuffle(sources)
-            chosen = [d.one(*sources[:1], list(self.shapes)[-1])] + [s for s in sources[1:3] if d.chance(0.35)]
+            chosen = [d.one(*sources[:1], list(self.shapes)[-1])] + [
+                s for s in sources[1:3] if d.chance(0.35)
+            ]
             chosen = [c for c in dict.fromkeys(chosen) if c in sources] or sources[:1]
         if len(chosen) > 1:
             d.features.add("several inputs")
         first = self._conv_from(chosen[0], name) if chosen else None
-        self.shapes[name] = first.out_shape if first is not None else d.one((d.upto(1, 20),), (2, d.upto(2, 4), d.upto(2, 4)))
+        self.shapes[name] = (
+            first.out_shape if first is not None else d.one((d.upto(1, 20),), (2, d.upto(2, 4), d.upto(2, 4)))
+        )
         earliest = 1 + max((self.latency[c] for c in chosen), default=-1)
         self.latency[name] = earliest + (d.upto(1, 3) if d.chance(0.15, "slack") else 0)
         drive = 0.0
         for i, source in enumerate(chosen):
-            c = first if i == 0 and first is not None else self._matrix(f"c{len(self.connections)}", source, name)
+            c = (
+                first
+                if i == 0 and first is not None
+                else self._matrix(f"c{len(self.connections)}", source, name)
+            )
             self._keep(c)
             drive += _typical(c)
         self.populations.append(self._population(name, drive))
@@ -137,7 +150,11 @@ class _Network:
         names = self.populations[source].name, self.populations[target].name
         least = max(1, self.latency[names[0]] - self.latency[names[1]] + 1)
         d.features.add("self loop" if source == target else "feedback")
-        if self.shapes[names[0]] == self.shapes[names[1]] and len(self.shapes[names[0]]) == 3 and d.chance(0.4, "recurrent conv"):
+        if (
+            self.shapes[names[0]] == self.shapes[names[1]]
+            and len(self.shapes[names[0]]) == 3
+            and d.chance(0.4, "recurrent conv")
+        ):
             c = self._conv(names[0], names[1], d.one((1, 1), (3, 3)), (1, 1), (1, 1), same=True)
         else:
             c = self._matrix(f"c{len(self.connections)}", *names)
@@ -147,7 +164,16 @@ class _Network:
         d = self.d
         output = d.one(*self.populations).name
         readout = d.one("spike_count", "membrane")
-        return Program("generated", self.spec, tuple(self.populations), tuple(self.connections), self.host, output, readout, 1e-3)
+        return Program(
+            "generated",
+            self.spec,
+            tuple(self.populations),
+            tuple(self.connections),
+            self.host,
+            output,
+            readout,
+            1e-3,
+        )
 
     def _hosted(self, name: str) -> None:
         """The first layer on the host."""
@@ -173,12 +199,14 @@ class _Network:
             d.features.add("balanced by delay" if c.kind != "conv" else "conv balanced by delay")
         room = LONGEST - lag
         delays = np.asarray(least, np.int32)
-        if d.chance(0.25, f"delay {c.kind}"):
+        if c.weights.size and d.chance(0.25, f"delay {c.kind}"):
             high = min(room, d.one(least, least + 3, least + 3, least + 9, LONGEST))
             if high + lag == LONGEST:
                 d.features.add("longest delay")
             uniform = c.kind == "conv" or d.chance(0.3, "uniform delay")
-            delays = np.asarray(high, np.int32) if uniform else d.ints(min(least, high), high, c.weights.shape)
+            delays = (
+                np.asarray(high, np.int32) if uniform else d.ints(min(least, high), high, c.weights.shape)
+            )
         self.connections.append(Connection(**{**c.__dict__, "delay_steps": delays}))
 
     def _message_bits(self, source: str) -> int:
@@ -187,7 +215,9 @@ class _Network:
         else:
             bits = self.d.one(0, 0, 0, 8)
         if bits:
-            self.d.features.add("graded input" if source == self.spec.name and self.graded else "graded spikes of 1")
+            self.d.features.add(
+                "graded input" if source == self.spec.name and self.graded else "graded spikes of 1"
+            )
         return bits
 
     def _weights(self, shape, sign_mode: str, bits: int, spread: int) -> np.ndarray:
@@ -208,13 +238,15 @@ class _Network:
         sign_mode = d.one("mixed", "mixed", "mixed", "excitatory", "inhibitory")
         bits = d.one(8, 8, 8, d.upto(1, 7))
         d.features |= {kind, sign_mode} | ({"few bits"} if bits < 8 else set())
-        exponent = d.upto(-6, 6) if d.chance(0.4, "weight exponent") else 0
+        exponent = d.one(d.upto(-6, 6), d.upto(-6, 6), d.upto(8, 10)) if d.chance(0.45, "weight exponent") else 0
         common = {
             "weight_exp": exponent, "weight_bits": bits, "sign_mode": sign_mode, "message_bits": self._message_bits(source),
         }  # fmt: skip
         spread = d.one(30, 120, 256)
         if kind == "dense":
-            return Connection(name, source, target, kind, self._weights((n_out, n_in), sign_mode, bits, spread), **common)
+            return Connection(
+                name, source, target, kind, self._weights((n_out, n_in), sign_mode, bits, spread), **common
+            )
         there = np.argwhere(d.rng.random((n_out, n_in)) < d.one(0.05, 0.3, 0.8)).T.astype(np.int32)
         if not there.size:
             d.features.add("empty sparse")
@@ -228,7 +260,9 @@ class _Network:
             return None
         one_d = shape[1] == 1
         kernel = tuple(d.upto(1, 3) if n > 1 else 1 for n in shape[1:])
-        dilation = tuple(d.one(1, 1, 2) if (k - 1) * 2 < n else 1 for k, n in zip(kernel, shape[1:], strict=True))
+        dilation = tuple(
+            d.one(1, 1, 2) if (k - 1) * 2 < n else 1 for k, n in zip(kernel, shape[1:], strict=True)
+        )
         stride = tuple(d.one(1, 1, 2) if n > 1 else 1 for n in shape[1:])
         d.features.add("1-D conv" if one_d else "2-D conv")
         return self._conv(source, target, kernel, stride, dilation)
@@ -267,14 +301,23 @@ class _Network:
 
         def register(feature: str, *choices) -> np.ndarray:
             if d.chance(0.25, f"per-neuron {feature}"):
-                return np.asarray([d.one(*choices) for _ in range(int(np.prod(shape)))], np.int32).reshape(shape)
+                return np.asarray([d.one(*choices) for _ in range(int(np.prod(shape)))], np.int32).reshape(
+                    shape
+                )
             return np.asarray(d.one(*choices), np.int32)
 
         decays = (0, 1, 4095, 4096, d.upto(0, 4096), d.upto(0, 800), d.upto(3000, 4096))
-        level = int(np.clip(drive * d.rng.uniform(0.1, 2.5), 0, 131071))
+        level = int(np.clip(drive * d.rng.uniform(0.02, 1.2), 0, 131071))
         biases = (0, 0, 0, d.upto(-60, 60), d.upto(-4096, 4095), d.one(-4096, 4095) if d.chance(0.2) else 0)
         decay_syn, decay_mem = register("decay_syn", *decays, 4096, 4096), register("decay_mem", *decays)
-        thresholds = register("v_th", level, level, level // 2, 0 if d.chance(0.1) else level, 131071 if d.chance(0.1) else level)
+        thresholds = register(
+            "v_th",
+            level,
+            level,
+            level // 2,
+            0 if d.chance(0.1) else level,
+            131071 if d.chance(0.1) else level,
+        )
         bias, exponent = register("bias", *biases), d.upto(-3, 7)
         for feature, there in (
             ("no current decay", decay_syn == 0), ("no membrane decay", decay_mem == 0),
@@ -296,7 +339,9 @@ def _noise(d: Draw) -> NoiseSpec:
     model = d.one("uniform8", "uniform8", "irwin_hall", "gaussian")
     at = d.one("membrane", "current")
     d.features |= {f"noise {model}", f"noise at {at}"}
-    return NoiseSpec(d.upto(1, 18), d.one(0, 0, -3, 5), at, model, d.upto(2, 4) if model == "irwin_hall" else 1)
+    return NoiseSpec(
+        d.upto(1, 18), d.one(0, 0, -3, 5), at, model, d.upto(2, 4) if model == "irwin_hall" else 1
+    )
 
 
 def _typical(c: Connection) -> float:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from nmtool.compiler.program import Connection, Program
+from nmtool.compiler.program import Connection, Population, Program
 from nmtool.fixedpoint import encode, ops
-from nmtool.fixedpoint.neuron import step, zero_state
+from nmtool.fixedpoint.neuron import NeuronParams, step, zero_state
 from nmtool.fixedpoint.noise import noise
 
 
@@ -26,11 +26,13 @@ class Stimulus:
 
 @dataclass(frozen=True)
 class History:
-    """One population, each ``[T, B, N]``."""
+    """One population, each ``[T, B, N]``; ``wrapped`` and ``clipped`` count overflows of u and v."""
 
     spikes: np.ndarray
     u: np.ndarray
     v: np.ndarray
+    wrapped: int
+    clipped: int
 
 
 def stimulus(program: Program, x: np.ndarray, n_steps: int, seed: int, sample_offset: int) -> Stimulus:
@@ -52,36 +54,40 @@ def stimulus(program: Program, x: np.ndarray, n_steps: int, seed: int, sample_of
     return Stimulus(n_steps, b, bias=mantissa.astype(np.int64))
 
 
-def simulate(program: Program, stimulus: Stimulus, seed: int = 0, noisy: bool = True, sample_offset: int = 0) -> dict[str, History]:
+def simulate(
+    program: Program, entering: Stimulus, seed: int = 0, noisy: bool = True, sample_offset: int = 0
+) -> dict[str, History]:
     """All populations in own time."""
-    t_all, b = stimulus.n_steps, stimulus.n_samples
-    past = {p.name: np.zeros((t_all, b, p.n_neurons), np.int64) for p in program.populations}
-    if stimulus.spikes is not None:
-        past[program.input.name] = stimulus.spikes.astype(np.int64)
+    t_all, b = entering.n_steps, entering.n_samples
+    found = {p.name: [np.zeros((t_all, b, p.n_neurons), np.int64) for _ in range(5)] for p in program.populations}
+    past = {name: arrays[0] for name, arrays in found.items()}
+    if entering.spikes is not None:
+        past[program.input.name] = entering.spikes.astype(np.int64)
     states = {p.name: zero_state(b, p.n_neurons) for p in program.populations}
-    us = {p.name: np.zeros_like(past[p.name]) for p in program.populations}
-    vs = {p.name: np.zeros_like(past[p.name]) for p in program.populations}
     samples = np.arange(sample_offset, sample_offset + b)[:, None]
     for t in range(t_all):
         for block, p in enumerate(program.populations):
             a = np.zeros((b, p.n_neurons), np.int64)
             for c in program.incoming(p.name):
                 a = ops.wrap_int32(a + arriving(program, c, past[c.source], t))
-            params = p.params
-            if stimulus.bias is not None and program.host is not None and program.host.connection.target == p.name:
-                bias = ops.shift_left_or_floor(stimulus.bias, params.bias_exp)
-                params = _with_bias(params, bias)
             drawn = {"membrane": 0, "current": 0}
             if p.noise is not None and noisy:
                 drawn[p.noise.at] = noise(p.noise, seed, samples, block, np.arange(p.n_neurons), t)
-            result = step(params, states[p.name], a, drawn["current"], drawn["membrane"])
-            states[p.name] = result.state
-            past[p.name][t], us[p.name][t], vs[p.name][t] = result.spikes, result.state.u, result.state.v
-    return {p.name: History(past[p.name], us[p.name], vs[p.name]) for p in program.populations}
+            r = step(_params(program, p, entering), states[p.name], a, drawn["current"], drawn["membrane"])
+            states[p.name] = r.state
+            for array, value in zip(
+                found[p.name], (r.spikes, r.state.u, r.state.v, r.u_wrapped, r.v_clipped), strict=True
+            ):
+                array[t] = value
+    return {name: History(*a[:3], int(a[3].sum()), int(a[4].sum())) for name, a in found.items()}
 
 
-def _with_bias(params, bias):
-    return replace(params, bias_man=bias, bias_exp=np.zeros((), np.int64))
+def _params(program: Program, p: Population, entering: Stimulus) -> NeuronParams:
+    """A population's registers; for the host's target with the sample's own bias."""
+    if entering.bias is None or program.host is None or program.host.connection.target != p.name:
+        return p.params
+    bias = ops.shift_left_or_floor(entering.bias, p.params.bias_exp)
+    return replace(p.params, bias_man=bias, bias_exp=np.zeros((), np.int64))
 
 
 def arriving(program: Program, c: Connection, past: np.ndarray, t: int) -> np.ndarray:

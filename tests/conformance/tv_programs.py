@@ -7,9 +7,9 @@ synapse costs on Lava is not seen.
 from dataclasses import dataclass
 
 import numpy as np
+from vectors import KERNEL
 
 from nmtool.compiler.program import Connection, InputSpec, Population, Program
-from vectors import KERNEL
 
 U_OF = 64
 
@@ -26,27 +26,46 @@ class ProgramVector:
 
 def population(name: str, shape: tuple[int, ...], latency: int, **registers: int) -> Population:
     """Without registers: no memory in u or v, and a threshold that is out of reach."""
-    values = {"decay_syn_q12": 4096, "decay_mem_q12": 4096, "v_th_man": 131071, "bias_man": 0, "bias_exp": 0, **registers}
-    return Population(name, shape, **{k: np.asarray(v, np.int32) for k, v in values.items()}, scale=1.0, latency=latency)
+    values = {
+        "decay_syn_q12": 4096,
+        "decay_mem_q12": 4096,
+        "v_th_man": 131071,
+        "bias_man": 0,
+        "bias_exp": 0,
+        **registers,
+    }
+    return Population(
+        name, shape, **{k: np.asarray(v, np.int32) for k, v in values.items()}, scale=1.0, latency=latency
+    )
 
 
-def program(n_in: int | tuple[int, ...], populations: list[Population], connections: list[Connection]) -> Program:
+def program(
+    n_in: int | tuple[int, ...], populations: list[Population], connections: list[Connection]
+) -> Program:
     """Spikes in, the last population out."""
     shape = (n_in,) if isinstance(n_in, int) else n_in
     spec = InputSpec("in", shape, "spikes", 8)
-    return Program("tv", spec, tuple(populations), tuple(connections), None, populations[-1].name, "spike_count", 1e-3)
+    return Program(
+        "tv", spec, tuple(populations), tuple(connections), None, populations[-1].name, "spike_count", 1e-3
+    )
 
 
 def into(weights: list[list[int]], source: str = "in", target: str = "p", **settings) -> Connection:
     """A dense connection."""
-    return Connection(f"{source}->{target}", source, target, "dense", np.asarray(weights, np.int32), **settings)
+    return Connection(
+        f"{source}->{target}", source, target, "dense", np.asarray(weights, np.int32), **settings
+    )
 
 
-def one(name: str, weights: list[list[int]], steps: list[list[int]], activation: list[list[int]], **settings) -> ProgramVector:
+def one(
+    name: str, weights: list[list[int]], steps: list[list[int]], activation: list[list[int]], **settings
+) -> ProgramVector:
     """Input through one dense connection; ``activation`` as ``[T][N]``."""
     w = np.asarray(weights)
     p = program(w.shape[1], [population("p", (len(w),), 1)], [into(weights, **settings)])
-    return ProgramVector(name, p, inputs(steps), {"p": {"u": [[U_OF * a for a in row] for row in activation]}})
+    return ProgramVector(
+        name, p, inputs(steps), {"p": {"u": [[U_OF * a for a in row] for row in activation]}}
+    )
 
 
 def inputs(steps: list[list[int]]) -> np.ndarray:
@@ -55,7 +74,9 @@ def inputs(steps: list[list[int]]) -> np.ndarray:
     return x.astype(np.uint8 if x.min() >= 0 and x.max() <= 1 else np.int32)
 
 
-def conv(name: str, x_shape: tuple[int, int], impulse: tuple[int, int], activation: list[int]) -> ProgramVector:
+def conv(
+    name: str, x_shape: tuple[int, int], impulse: tuple[int, int], activation: list[int]
+) -> ProgramVector:
     """An impulse at (x, y); Lava's kernel, flipped and transposed to (H, W) as torch holds it."""
     kernel = np.asarray(KERNEL, np.int32)[:, ::-1, ::-1].transpose(0, 3, 2, 1)
     w, h = x_shape

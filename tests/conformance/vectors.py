@@ -25,7 +25,9 @@ class Vector:
         return {"processes": self.processes, "links": self.links, "steps": self.steps, "read": self.read}
 
 
-def neuron(name: str, registers: dict[str, Any], activation: list[list[int]], kind: str = "LIF", **expected: Any) -> Vector:
+def neuron(
+    name: str, registers: dict[str, Any], activation: list[list[int]], kind: str = "LIF", **expected: Any
+) -> Vector:
     """A source straight into neurons; ``u``, ``v`` and ``s`` are expected ``[neuron][step]``."""
     n, steps = len(activation), len(activation[0])
     processes = {
@@ -35,11 +37,24 @@ def neuron(name: str, registers: dict[str, Any], activation: list[list[int]], ki
     }
     names = {"u": "l.u", "v": "l.v", "s": "s"}
     wanted = {names[k]: v for k, v in expected.items()}
-    return Vector(name, processes, [["src.s_out", "l.a_in"], ["l.s_out", "s.a_in"]], steps, wanted, [k for k in wanted if k != "s"])
+    return Vector(
+        name,
+        processes,
+        [["src.s_out", "l.a_in"], ["l.s_out", "s.a_in"]],
+        steps,
+        wanted,
+        [k for k in wanted if k != "s"],
+    )
 
 
 def synapses(
-    name: str, kind: str, arguments: dict[str, Any], inputs: list[Any], out_shape: list[int], out: Any, weights: Any = None
+    name: str,
+    kind: str,
+    arguments: dict[str, Any],
+    inputs: list[Any],
+    out_shape: list[int],
+    out: Any,
+    weights: Any = None,
 ) -> Vector:
     """A source through synapses into a sink; ``out`` is expected ``[neuron ...][step]``."""
     first = inputs
@@ -52,7 +67,9 @@ def synapses(
     }
     expected = {"s": out} | ({} if weights is None else {"d.weights": weights})
     read = [] if weights is None else ["d.weights"]
-    return Vector(name, processes, [["src.s_out", "d.s_in"], ["d.a_out", "s.a_in"]], len(first), expected, read)
+    return Vector(
+        name, processes, [["src.s_out", "d.s_in"], ["d.a_out", "s.a_in"]], len(first), expected, read
+    )
 
 
 E1_E2 = [[1, 0, 0], [0, 1, 0]]

@@ -22,11 +22,16 @@ def test_the_readable_step_gives_the_vector(vector):
     def register(name: str, default: int = 0) -> np.ndarray:
         return np.asarray(registers.get(name, default), np.int64)
 
-    params = NeuronParams(register("du") + 1, register("dv"), register("vth"), register("bias_mant"), register("bias_exp"))
+    params = NeuronParams(
+        register("du") + 1, register("dv"), register("vth"), register("bias_mant"), register("bias_exp")
+    )
     state = State(*(np.broadcast_to(register(k), (1, n)) for k in ("u", "v")), np.zeros((1, n), np.int64))
     seen: dict[str, list] = {"l.u": [], "l.v": [], "s": []}
     for t in range(activation.shape[1]):
-        if "reset_interval" in registers and (t + 1 - registers["reset_offset"]) % registers["reset_interval"] == 0:
+        if (
+            "reset_interval" in registers
+            and (t + 1 - registers["reset_offset"]) % registers["reset_interval"] == 0
+        ):
             state = zero_state(1, n)
         result = step(params, state, activation[None, :, t])
         state = result.state

@@ -25,12 +25,12 @@ class Expected:
     overflow: dict = field(default_factory=dict)
 
 
-def weighted(c: Connection, s: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def weighted(c: Connection, s: np.ndarray, weights: np.ndarray, n_out: int) -> np.ndarray:
     """``W s`` in int64, ``s`` ``[B, n_in]``."""
     if c.kind == "dense":
         return s @ weights.T.astype(np.int64)
     if c.kind == "sparse":
-        out = np.zeros((len(s), int(c.indices[0].max(initial=0)) + 1), np.int64)
+        out = np.zeros((len(s), n_out), np.int64)
         for (target, source), w in zip(c.indices.T, weights, strict=True):
             out[:, target] += int(w) * s[:, source]
         return out
@@ -64,8 +64,7 @@ def arriving(c: Connection, past: list[np.ndarray], t: int, shape: tuple[int, in
         s = past[t - d]
         s = s if c.message_bits else (s != 0).astype(np.int64)
         weights = np.where(c.delay_steps == d, c.weights, 0) if c.delay_steps.ndim else c.weights
-        acc = weighted(c, s, weights)
-        acc = np.pad(acc, ((0, 0), (0, n_out - acc.shape[1])))
+        acc = weighted(c, s, weights, n_out)
         slot = wrap_24(acc) if c.kind == "conv" else wrap_int32(shift_left_or_floor(wrap_int32(acc), c.weight_exp))
         total = wrap_int32(total + slot)
     return total
@@ -75,7 +74,7 @@ def host_params(program: Program, x: np.ndarray, params: NeuronParams) -> Neuron
     """Registers of the host's target with the bias of each sample."""
     host: HostLayer = program.host
     units = input_units(x.reshape(len(x), -1), program.input.x_scale, program.input.x_max)
-    acc = weighted(host.connection, units, host.connection.weights) + host.bias
+    acc = weighted(host.connection, units, host.connection.weights, len(host.bias)) + host.bias
     mantissa = np.clip((acc + (1 << host.shift >> 1)) >> host.shift, host.man_min, host.man_max)
     return NeuronParams(params.decay_syn_q12, params.decay_mem_q12, params.v_th_man, mantissa, params.bias_exp,
                         refractory_steps=params.refractory_steps)  # fmt: skip

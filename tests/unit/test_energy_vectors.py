@@ -3,55 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
+from energy_samples import energy_record, population, program, toy, toy_run
 
 from nmtool.backends.base import RunResult
-from nmtool.compiler.program import Connection, InputSpec, Population, Program
+from nmtool.compiler.program import Connection
 from nmtool.metrics import energy
 from nmtool.metrics.synops import count, fan_out
 from nmtool.target import library, load_target
-
-ALL_ON_ONE = {"hid": [[0, 0, 4]], "out": [[0, 0, 2]]}
-
-
-def population(name: str, shape: tuple[int, ...], latency: int = 0) -> Population:
-    zero = np.zeros((), np.int32)
-    return Population(name, shape, zero + 4096, zero, zero + 10, zero, zero, 1.0, latency)
-
-
-def dense(name: str, source: str, target: str, w: Any, delay: int = 0) -> Connection:
-    return Connection(name, source, target, "dense", np.asarray(w, np.int32), delay_steps=np.asarray(delay, np.int32))
-
-
-def program(pops: list[Population], conns: list[Connection], shape: tuple[int, ...], **info: Any) -> Program:
-    spec = InputSpec("input", shape, "spikes", 3)
-    return Program("loihi1", spec, tuple(pops), tuple(conns), None, pops[-1].name, "spike_count", 1e-3, info=info)
-
-
-def toy(placement: dict[str, Any] | None = None) -> Program:
-    w1, w2 = np.full((4, 4), 2), np.full((2, 4), 2)
-    w1[2, 0] = w2[1, 2] = 0
-    conns = [dense("fc1", "input", "hid", w1), dense("fc2", "hid", "out", w2, delay=1)]
-    info = {"placement": placement} if placement else {}
-    return program([population("hid", (4,)), population("out", (2,))], conns, (4,), **info)
-
-
-def toy_run(active: bool = True) -> RunResult:
-    hid = np.array([[1, 0, 1, 0], [0, 1, 0, 0]])
-    return RunResult(
-        "sim", "", 3, 1e-3, 0, True,
-        logits=np.array([[1, 0]]),
-        spike_counts={"input": np.array([[2, 1, 2, 0]]), "hid": hid.sum(axis=0, keepdims=True), "out": np.array([[1, 0]])},
-        last_spikes={"hid": hid[1:].astype(np.uint8), "input": np.array([[1, 0, 0, 0]], np.uint8)},
-        active_updates={"hid": np.array([10]), "out": np.array([4])} if active else None,
-    )  # fmt: skip
-
-
-def report(placement: dict[str, Any] | None = ALL_ON_ONE, **kw: Any) -> dict[str, Any]:
-    return energy.energy_report(toy(placement), toy_run(), load_target("loihi1"), **kw)
 
 
 def test_synops_of_the_dense_network() -> None:
@@ -63,18 +24,24 @@ def test_synops_of_the_dense_network() -> None:
 
 
 def test_counts_and_densities_of_the_dense_network() -> None:
-    r = report()
+    r = energy_record()
     per = r["counts"]["per_inference"]
-    assert (per["synops_stored"]["mean"], per["synops_nonzero"]["mean"], per["synops_undelivered"]["mean"]) == (26, 23, 2)
+    assert (
+        per["synops_stored"]["mean"],
+        per["synops_nonzero"]["mean"],
+        per["synops_undelivered"]["mean"],
+    ) == (26, 23, 2)
     assert per["neuron_updates"] == 18
     assert per["messages"] == {"low": 8, "nominal": 8, "high": 8}
     assert r["counts"]["neurobench"] == {"effective_acs": 23, "effective_macs": 0, "dense": 72}
-    assert r["counts"]["density"] == pytest.approx({"net": 4 / 18, "mean_of_layers": (3 / 12 + 1 / 6) / 2, "syn": 26 / 72, "input": 5 / 12})
+    assert r["counts"]["density"] == pytest.approx(
+        {"net": 4 / 18, "mean_of_layers": (3 / 12 + 1 / 6) / 2, "syn": 26 / 72, "input": 5 / 12}
+    )
     assert [layer["density"] for layer in r["layers"]] == pytest.approx([3 / 12, 1 / 6])
 
 
 def test_davies_energy_of_the_dense_network() -> None:
-    davies = report()["energy"]["loihi1-davies2018"]
+    davies = energy_record()["energy"]["loihi1-davies2018"]
     assert davies["per_inference_pj"] == pytest.approx({"low": 1679.2, "nominal": 1969.2, "high": 2085.2})
     assert davies["breakdown_pj"]["synapse"]["nominal"] == pytest.approx(613.6)
     assert davies["breakdown_pj"]["neuron"] == pytest.approx({"low": 1052, "nominal": 1342, "high": 1458})
@@ -84,7 +51,7 @@ def test_davies_energy_of_the_dense_network() -> None:
 
 def test_hops_between_cores() -> None:
     """Output core 2 tiles east and 1 tile south of the hidden core: tile 10 of an 8 x 4 grid, cores 40..43."""
-    r = report({"hid": [[0, 0, 4]], "out": [[40, 0, 2]]})
+    r = energy_record({"hid": [[0, 0, 4]], "out": [[40, 0, 2]]})
     davies = r["energy"]["loihi1-davies2018"]
     assert r["layers"][1]["breakdown_pj"]["loihi1-davies2018"]["message"] == pytest.approx(35.1)
     assert davies["breakdown_pj"]["message"]["nominal"] == pytest.approx(43.6)
@@ -93,23 +60,27 @@ def test_hops_between_cores() -> None:
 
 def test_silicon_fit_of_the_dense_network() -> None:
     """The reference sums hidden messages only (2757.2 pJ) and names 3312.2 pJ with the five input messages."""
-    r = report()
+    r = energy_record()
     assert r["energy"]["loihi1-sanafe"]["per_inference_pj"]["nominal"] == pytest.approx(3312.2)
     assert r["energy"]["loihi1-sanafe"]["per_inference_pj"]["nominal"] - 5 * 111 == pytest.approx(2757.2)
     assert r["estimate"]["per_inference_pj"] == pytest.approx(
-        {"low": 1679.2 - 613.6 + 542.8, "nominal": 1969.2, "high": r["energy"]["loihi1-sanafe"]["per_inference_pj"]["high"]}
+        {
+            "low": 1679.2 - 613.6 + 542.8,
+            "nominal": 1969.2,
+            "high": r["energy"]["loihi1-sanafe"]["per_inference_pj"]["high"],
+        }
     )
 
 
 def test_arithmetic_against_the_dense_twin() -> None:
-    r = report()
+    r = energy_record()
     assert r["energy"]["horowitz45-fp32"]["per_inference_pj"]["nominal"] == pytest.approx(23.4)
     assert r["energy"]["horowitz45-int8a32"]["per_inference_pj"]["nominal"] == pytest.approx(2.6)
     assert r["reference"]["energy_pj"] == pytest.approx({"horowitz45-fp32": 110.4, "horowitz45-int8a32": 7.2})
 
 
 def test_all_in_profile_adds_nothing() -> None:
-    r = report()["energy"]["truenorth-allin"]
+    r = energy_record()["energy"]["truenorth-allin"]
     assert r["per_inference_pj"] == pytest.approx(dict.fromkeys(("low", "nominal", "high"), 26 * 26.0))
     assert set(r["breakdown_pj"]) == {"synapse"}
     assert r["static"]["pj"] is None
@@ -133,7 +104,7 @@ def test_index_of_the_dense_network() -> None:
 
 
 def test_step_time_and_static_power_of_the_dense_network() -> None:
-    static = report()["energy"]["loihi1-davies2018"]["static"]
+    static = energy_record()["energy"]["loihi1-davies2018"]["static"]
     assert static["step_time_ns"] * 3 == pytest.approx(561.8)
     assert static["pj"] == pytest.approx(58427, abs=1)
     assert static["pj"] / 128 == pytest.approx(456.5, abs=0.05)
@@ -141,7 +112,11 @@ def test_step_time_and_static_power_of_the_dense_network() -> None:
 
 
 def test_analog_first_layer_is_multiplications() -> None:
-    events = {"synops": {"dense": {"stored": 6, "nonzero": 6}}, "graded_synops": {"stored": 0, "nonzero": 0}, "host_macs": 48}
+    events = {
+        "synops": {"dense": {"stored": 6, "nonzero": 6}},
+        "graded_synops": {"stored": 0, "nonzero": 0},
+        "host_macs": 48,
+    }
     fp32 = library()["horowitz45-fp32"]
     assert energy.price(events, fp32)["pj"]["nominal"] == pytest.approx(226.2)
     assert energy.price({**events, "host_macs": 16}, fp32)["pj"]["nominal"] == pytest.approx(79.0)
@@ -159,12 +134,19 @@ def conv_run(neurons: int) -> RunResult:
     x = np.zeros((1, 1, 4, 4), np.int64)
     x[0, 0, 0, 0] = x[0, 0, 1, 1] = 1
     zero = np.zeros((1, neurons), np.int64)
-    return RunResult("sim", "", 1, 1e-3, 0, True, zero, {"input": x, "out": zero}, {}, {"out": np.array([18])})
+    return RunResult(
+        "sim", "", 1, 1e-3, 0, True, zero, {"input": x, "out": zero}, {}, {"out": np.array([18])}
+    )
 
 
 def test_convolution_counts_what_is_inside_the_border() -> None:
     p = program([population("out", (2, 4, 4))], [conv()], (1, 4, 4), placement={"out": [[0, 0, 32]]})
-    assert fan_out(conv(), 16).stored.reshape(4, 4).tolist() == [[8, 12, 12, 8], [12, 18, 18, 12], [12, 18, 18, 12], [8, 12, 12, 8]]
+    assert fan_out(conv(), 16).stored.reshape(4, 4).tolist() == [
+        [8, 12, 12, 8],
+        [12, 18, 18, 12],
+        [12, 18, 18, 12],
+        [8, 12, 12, 8],
+    ]
     r = energy.energy_report(p, conv_run(32), load_target("loihi1"))
     assert r["counts"]["per_inference"]["synops_stored"]["mean"] == 26
     assert (r["reference"]["macs_exact"], r["reference"]["macs_naive"]) == (200, 288)

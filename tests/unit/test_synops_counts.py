@@ -28,7 +28,8 @@ def convolutions(draw: Any) -> Connection:
     groups = draw(st.integers(1, 2))
     c_in, c_out = groups * draw(st.integers(1, 2)), groups * draw(st.integers(1, 2))
     size, kernel, stride, padding, dilation = (
-        tuple(draw(st.integers(low, high)) for _ in range(2)) for low, high in ((1, 6), (1, 3), (1, 3), (0, 2), (1, 2))
+        tuple(draw(st.integers(low, high)) for _ in range(2))
+        for low, high in ((1, 6), (1, 3), (1, 3), (0, 2), (1, 2))
     )
     out = tuple(out_size(*a) for a in zip(size, kernel, stride, padding, dilation, strict=True))
     if min(out) < 1:
@@ -47,12 +48,21 @@ def synapses(c: Connection) -> list[tuple[int, int, int]]:
     assert c.in_shape is not None and c.out_shape is not None
     found = []
     per_out, per_in = c.out_shape[0] // c.groups, c.in_shape[0] // c.groups
-    for (o, y, x) in np.ndindex(*c.out_shape):
-        for (i, ky, kx) in np.ndindex(*c.weights.shape[1:]):
-            sy, sx = (y * c.stride[0] - c.padding[0] + ky * c.dilation[0], x * c.stride[1] - c.padding[1] + kx * c.dilation[1])
+    for o, y, x in np.ndindex(*c.out_shape):
+        for i, ky, kx in np.ndindex(*c.weights.shape[1:]):
+            sy, sx = (
+                y * c.stride[0] - c.padding[0] + ky * c.dilation[0],
+                x * c.stride[1] - c.padding[1] + kx * c.dilation[1],
+            )
             if 0 <= sy < c.in_shape[1] and 0 <= sx < c.in_shape[2]:
                 source = np.ravel_multi_index((o // per_out * per_in + i, sy, sx), c.in_shape)
-                found.append((int(np.ravel_multi_index((o, y, x), c.out_shape)), int(source), int(c.weights[o, i, ky, kx])))
+                found.append(
+                    (
+                        int(np.ravel_multi_index((o, y, x), c.out_shape)),
+                        int(source),
+                        int(c.weights[o, i, ky, kx]),
+                    )
+                )
     return found
 
 
@@ -98,7 +108,9 @@ def population(name: str, shape: tuple[int, ...], latency: int = 0) -> Populatio
 
 def network(pops: list[Population], conns: list[Connection], shape: tuple[int, ...], **info: Any) -> Program:
     spec = InputSpec("input", shape, "spikes", 4)
-    return Program("loihi1", spec, tuple(pops), tuple(conns), None, pops[-1].name, "spike_count", 1e-3, info=info)
+    return Program(
+        "loihi1", spec, tuple(pops), tuple(conns), None, pops[-1].name, "spike_count", 1e-3, info=info
+    )
 
 
 def vgg11(folded: bool) -> Program:
@@ -120,7 +132,11 @@ def vgg11(folded: bool) -> Program:
         if not folded and pooled:
             pops.append(population(f"pool{len(pops)}", shape))
             source = pops[-1].name
-        conns.append(Connection(name, source, name, "conv", big, in_shape=shape, out_shape=out, stride=(k, k), padding=(k, k)))
+        conns.append(
+            Connection(
+                name, source, name, "conv", big, in_shape=shape, out_shape=out, stride=(k, k), padding=(k, k)
+            )
+        )
         pops.append(population(name, out))
         shape, source, pooled = out, name, False
     w = rng.integers(1, 100, (10, shape[0])).astype(np.int32)
@@ -147,7 +163,12 @@ def test_vgg11_multiplications(folded: bool) -> None:
 def test_pooling_is_found_only_where_weights_repeat() -> None:
     w = np.arange(9, dtype=np.int32).reshape(1, 1, 3, 3)
     big = np.kron(w, np.ones((2, 2), np.int32))
-    shapes: dict[str, Any] = {"in_shape": (1, 8, 8), "out_shape": (1, 4, 4), "stride": (2, 2), "padding": (2, 2)}
+    shapes: dict[str, Any] = {
+        "in_shape": (1, 8, 8),
+        "out_shape": (1, 4, 4),
+        "stride": (2, 2),
+        "padding": (2, 2),
+    }
     assert pooling_tile(Connection("c", "a", "b", "conv", big, **shapes), (1, 8, 8)) == (2, 2)
     big[0, 0, 0, 0] += 1
     assert pooling_tile(Connection("c", "a", "b", "conv", big, **shapes), (1, 8, 8)) == (1, 1)
@@ -172,20 +193,38 @@ def test_synops_and_messages_of_random_networks(seed: int) -> None:
         w = rng.integers(-1, 2, (sizes[t], sizes[s])).astype(np.int32)
         at = np.stack(np.nonzero(rng.random(w.shape) < 0.5)).astype(np.int32)
         sparse = bool(rng.integers(2))
-        conns.append(Connection(f"c{i}", s, t, "sparse" if sparse else "dense", w[tuple(at)] if sparse else w, indices=at if sparse else None))
+        conns.append(
+            Connection(
+                f"c{i}",
+                s,
+                t,
+                "sparse" if sparse else "dense",
+                w[tuple(at)] if sparse else w,
+                indices=at if sparse else None,
+            )
+        )
         pairs = at.T.tolist() if sparse else [list(x) for x in np.ndindex(*w.shape)]
         edges += [(t, s, int(a), int(b), int(w[a, b])) for a, b in pairs]
     placement, core = {}, 0
     for name in ("a", "b"):
         cuts = sorted({0, sizes[name], *rng.integers(0, sizes[name] + 1, 2).tolist()})
-        placement[name] = [[core + i + int(rng.integers(3)) * 40, a, b] for i, (a, b) in enumerate(zip(cuts, cuts[1:], strict=False))]
+        placement[name] = [
+            [core + i + int(rng.integers(3)) * 40, a, b]
+            for i, (a, b) in enumerate(zip(cuts, cuts[1:], strict=False))
+        ]
         core += int(rng.integers(3))
-    p = network([population(n, (sizes[n],)) for n in ("a", "b")], conns, (sizes["input"],), placement=placement)
+    p = network(
+        [population(n, (sizes[n],)) for n in ("a", "b")], conns, (sizes["input"],), placement=placement
+    )
     spikes = {n: rng.integers(0, 5, (3, sizes[n])) for n in sizes}
     c = count(p, run(p, spikes))
     for layer in c.layers:
-        per_sample = [sum(int(spikes[s][b, j]) for t, s, _, j, _ in edges if t == layer.name) for b in range(3)]
-        nonzero = [sum(int(spikes[s][b, j]) for t, s, _, j, w in edges if t == layer.name and w) for b in range(3)]
+        per_sample = [
+            sum(int(spikes[s][b, j]) for t, s, _, j, _ in edges if t == layer.name) for b in range(3)
+        ]
+        nonzero = [
+            sum(int(spikes[s][b, j]) for t, s, _, j, w in edges if t == layer.name and w) for b in range(3)
+        ]
         assert sum(layer.stored.values(), np.zeros(3, int)).tolist() == per_sample
         assert sum(layer.nonzero.values(), np.zeros(3, int)).tolist() == nonzero
     home = {(n, i): core for n, pieces in placement.items() for core, a, b in pieces for i in range(a, b)}
@@ -200,12 +239,19 @@ def test_synops_and_messages_of_random_networks(seed: int) -> None:
             a, b = home[s, j] % 128 // 4, core % 128 // 4
             ew, ns = ew + n * abs(a % 8 - b % 8), ns + n * abs(a // 8 - b // 8)
     flow = traffic(p, c, load_target("loihi1"))
-    got = {k: sum(float(rows[k]["nominal"] or 0) for rows in flow.per_layer.values()) for k in ("messages", "hops_ew", "hops_ns", "interchip_messages")}
+    got = {
+        k: sum(float(rows[k]["nominal"] or 0) for rows in flow.per_layer.values())
+        for k in ("messages", "hops_ew", "hops_ns", "interchip_messages")
+    }
     assert got == {"messages": total, "hops_ew": ew, "hops_ns": ns, "interchip_messages": between}
 
 
 def test_messages_without_a_placement_are_bounds() -> None:
-    p = network([population("a", (3000,))], [Connection("c", "input", "a", "dense", np.ones((3000, 2), np.int32))], (2,))
+    p = network(
+        [population("a", (3000,))],
+        [Connection("c", "input", "a", "dense", np.ones((3000, 2), np.int32))],
+        (2,),
+    )
     c = count(p, run(p, {"input": np.array([[3, 1]]), "a": np.zeros((1, 3000), np.int64)}))
     flow = traffic(p, c, load_target("loihi1"))
     assert not flow.placed
@@ -232,17 +278,28 @@ def test_counts_beyond_float32_stay_exact() -> None:
 
 
 def test_missing_counts_are_named() -> None:
-    p = network([population("a", (4,))], [Connection("c", "input", "a", "dense", np.ones((4, 2), np.int32))], (2,))
+    p = network(
+        [population("a", (4,))], [Connection("c", "input", "a", "dense", np.ones((4, 2), np.int32))], (2,)
+    )
     with pytest.raises(EvaluationError, match=r"NM501.*input: the run of backend 'sim' has no spike counts"):
         count(p, run(p, {"a": np.zeros((1, 4), np.int64)}))
     with pytest.raises(EvaluationError, match=r"NM501.*a: spike counts of shape \(1, 5\) do not fit"):
         count(p, run(p, {"input": np.ones((1, 2), np.int64), "a": np.zeros((1, 5), np.int64)}))
     with pytest.raises(EvaluationError, match="NM501.*no finished sample"):
-        count(p, run(p, {"input": np.ones((1, 2), np.int64), "a": np.zeros((1, 4), np.int64)}, failures=({"sample": 0, "error": "x"},)))
+        count(
+            p,
+            run(
+                p,
+                {"input": np.ones((1, 2), np.int64), "a": np.zeros((1, 4), np.int64)},
+                failures=({"sample": 0, "error": "x"},),
+            ),
+        )
 
 
 def test_unfinished_samples_are_left_out() -> None:
-    p = network([population("a", (4,))], [Connection("c", "input", "a", "dense", np.ones((4, 2), np.int32))], (2,))
+    p = network(
+        [population("a", (4,))], [Connection("c", "input", "a", "dense", np.ones((4, 2), np.int32))], (2,)
+    )
     counts = {"input": np.array([[1, 0], [9, 9], [3, 0]]), "a": np.zeros((3, 4), np.int64)}
     c = count(p, run(p, counts, failures=({"sample": 1, "error": "x"},)))
     assert (c.n_samples, c.layers[0].stored["dense"].tolist()) == (2, [4, 12])
@@ -250,10 +307,14 @@ def test_unfinished_samples_are_left_out() -> None:
 
 @pytest.mark.parametrize(("delay", "expected"), [(0, 0), (1, 2 * 4), (2, None)])
 def test_undelivered_needs_enough_of_the_last_steps(delay: int, expected: int | None) -> None:
-    c = Connection("c", "input", "a", "dense", np.ones((4, 3), np.int32), delay_steps=np.array(delay, np.int32))
+    c = Connection(
+        "c", "input", "a", "dense", np.ones((4, 3), np.int32), delay_steps=np.array(delay, np.int32)
+    )
     p = network([population("a", (4,))], [c], (3,))
     counts = {"input": np.array([[1, 2, 3]]), "a": np.zeros((1, 4), np.int64)}
-    got = count(p, run(p, counts, last_spikes={"input": np.array([[1, 0, 1]], np.uint8)})).layers[0].undelivered
+    got = (
+        count(p, run(p, counts, last_spikes={"input": np.array([[1, 0, 1]], np.uint8)})).layers[0].undelivered
+    )
     assert (None if got is None else int(got[0])) == expected
 
 
@@ -261,6 +322,8 @@ def test_undelivered_counts_only_delayed_synapses() -> None:
     w, d = np.ones((2, 3), np.int32), np.array([[1, 0, 0], [1, 1, 0]], np.int32)
     p = network([population("a", (2,))], [Connection("c", "input", "a", "dense", w, delay_steps=d)], (3,))
     counts = {"input": np.array([[1, 1, 1]]), "a": np.zeros((1, 2), np.int64)}
-    got = count(p, run(p, counts, last_spikes={"input": np.array([[1, 1, 1]], np.uint8)})).layers[0].undelivered
+    got = (
+        count(p, run(p, counts, last_spikes={"input": np.array([[1, 1, 1]], np.uint8)})).layers[0].undelivered
+    )
     assert got is not None
     assert got.tolist() == [3]

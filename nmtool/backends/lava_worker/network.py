@@ -29,7 +29,16 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, identity
 
 from nmtool.backends.lava_limits import conv_fits
-from nmtool.backends.lava_worker.processes import BiasWriter, Clock, Extras, NoisyLIF, Probe, SpikeRecord, Tap, shared
+from nmtool.backends.lava_worker.processes import (
+    BiasWriter,
+    Clock,
+    Extras,
+    NoisyLIF,
+    Probe,
+    SpikeRecord,
+    Tap,
+    shared,
+)
 from nmtool.compiler.program import Connection, Population, Program
 from nmtool.errors import SimulationError
 
@@ -133,7 +142,9 @@ def build(job: Job) -> Network:
     if job.bias is not None and program.host is not None:
         p = program.population(program.host.connection.target)
         register = network.neurons[p.name].bias_mant
-        network.add(BiasWriter(bias_mant=register, clock=job.clock(p), values=job.bias, name=f"{p.name}:bias"))
+        network.add(
+            BiasWriter(bias_mant=register, clock=job.clock(p), values=job.bias, name=f"{p.name}:bias")
+        )
     for c in program.connections:
         _connect(network, program, c)
     return network
@@ -196,7 +207,9 @@ def _add_probe(network: Network, job: Job, p: Population) -> None:
     into = shared((2, 1 if last_only else job.n_steps, job.n_samples, p.n_neurons), np.int32)
     network.states[p.name] = into
     neuron, clock = network.neurons[p.name], job.clock(p)
-    network.add(Probe(u=neuron.u, v=neuron.v, clock=clock, into=into, last_only=last_only, name=f"{p.name}:probe"))
+    network.add(
+        Probe(u=neuron.u, v=neuron.v, clock=clock, into=into, last_only=last_only, name=f"{p.name}:probe")
+    )
 
 
 def _connect(network: Network, program: Program, c: Connection) -> None:
@@ -297,4 +310,6 @@ def expanded(c: Connection) -> Connection:
     source = (channel[:, None] * h_in + row) * w_in + col
     inside = (row >= 0) & (row < h_in) & (col >= 0) & (col < w_in)
     weights = np.broadcast_to(c.weights.reshape(-1, 1), inside.shape)[inside]
-    return replace(c, kind="sparse", weights=weights, indices=np.stack([target[inside], source[inside]]).astype(np.int32))
+    return replace(
+        c, kind="sparse", weights=weights, indices=np.stack([target[inside], source[inside]]).astype(np.int32)
+    )

@@ -16,6 +16,7 @@ import importlib
 import logging
 import os
 import platform
+import re
 import select
 import sys
 import tempfile
@@ -85,7 +86,9 @@ def _answer(frame: Frame, out: BinaryIO) -> bool:
         return False
     except Exception as e:
         traceback.print_exc()
-        block, text = (e.where, e.message) if isinstance(e, NmtoolError) else (None, f"{type(e).__name__}: {e}")
+        block, text = (
+            (e.where, e.message) if isinstance(e, NmtoolError) else (None, f"{type(e).__name__}: {e}")
+        )
         write_frame(out, "failed", stage="build", block=block, text=text)
         return False
     return True
@@ -115,7 +118,11 @@ def run(frame: Frame, out: BinaryIO) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
     for name in job.counted:
         record = network.records[name]
-        arrays |= {f"{name}/counts": record.counts, f"{name}/last": record.last, f"{name}/density": record.density}
+        arrays |= {
+            f"{name}/counts": record.counts,
+            f"{name}/last": record.last,
+            f"{name}/density": record.density,
+        }
         if name in job.traced:
             arrays[f"{name}/spikes"] = record.spikes
     for name, state in network.states.items():
@@ -138,8 +145,15 @@ def _job(frame: Frame) -> Job:
         bias = array(frame, "bias", "i4", (b, program.size(program.host.connection.target)))
     names = [tuple(field(frame, key, list)) for key in ("counted", "traced", "final")]
     return Job(
-        program, t, b, spikes, bias, *names,
-        seed=field(frame, "seed", int), noise=field(frame, "noise", bool), sample_offset=field(frame, "sample_offset", int),
+        program,
+        t,
+        b,
+        spikes,
+        bias,
+        *names,
+        seed=field(frame, "seed", int),
+        noise=field(frame, "noise", bool),
+        sample_offset=field(frame, "sample_offset", int),
     )
 
 
@@ -215,10 +229,15 @@ def _check_actors(runtime: Any) -> None:
     for name, actor in zip(names, runtime._messaging_infrastructure.actors, strict=True):
         if actor.exception:
             error, trace = actor.exception
-            place = trace.strip().splitlines()[-3:-1]
-            raise RunFailedError(name, f"{type(error).__name__}: {error} ({' '.join(line.strip() for line in place)})")
+            raise RunFailedError(name, f"{type(error).__name__}: {error}{_place(trace)}")
         if not actor.is_alive():
             raise RunFailedError(name, f"its OS process ended with exit code {actor.exitcode}")
+
+
+def _place(trace: str) -> str:
+    """Where a ProcessModel raised, from its traceback."""
+    frames = re.findall(r'File ".*?([^/"]+)", line (\d+), in (\S+)', trace)
+    return f" (in {frames[-1][2]}, {frames[-1][0]} line {frames[-1][1]})" if frames else ""
 
 
 def _kill(runtime: Any) -> None:
@@ -237,4 +256,3 @@ def _forget() -> None:
     ProcessServer().processes.clear()
     VarServer().vars.clear()
     logging.getLogger().handlers.clear()
-

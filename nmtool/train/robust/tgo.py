@@ -10,8 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from nmtool.config import Tgo
 from nmtool.train.robust.base import LayerTrace, Penalty, Regulariser
@@ -34,12 +38,30 @@ def constraint(traces: Sequence[LayerTrace], options: Tgo) -> Penalty:
     return torch.stack(list(terms.values())).sum(), {name: term.detach() for name, term in terms.items()}
 
 
-def _layer(trace: LayerTrace, options: Tgo) -> torch.Tensor:
+def _layer(trace: LayerTrace, options: Tgo) -> Tensor:
     v = trace.v_pre
     if options.v == "clean" and trace.noise is not None:
         v = v - trace.noise
-    near = (options.delta - (v - trace.theta.detach()).abs()).clamp_min(0)
-    return near.mean() if options.reduction == "mean" else near.sum()
+    total: Tensor = _Near.apply(v, trace.theta.detach(), options.delta)
+    return total / v.numel() if options.reduction == "mean" else total
+
+
+class _Near(torch.autograd.Function):
+    """``sum max(0, delta - |v - theta|)``, in few passes: the potentials of all steps are a layer's largest tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, theta: Tensor, delta: float) -> Tensor:
+        ctx.save_for_backward(v, theta)
+        ctx.delta = delta
+        return (v - theta).abs_().neg_().add_(delta).clamp_min_(0).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        v, theta = ctx.saved_tensors
+        z = v - theta
+        inside = z.sub_(functional.hardshrink(z, ctx.delta))
+        return inside.sign_().mul_(-grad), None, None
 
 
 def weight(epoch: int, n_epochs: int, lambda_max: float) -> float:

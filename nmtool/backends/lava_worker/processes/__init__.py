@@ -137,7 +137,9 @@ class PyTapModel(PyLoihiProcessModel):
 class Probe(AbstractProcess):
     """Copies u and v of a population after its steps; with ``last_only`` only after a sample's last one."""
 
-    def __init__(self, *, u: Var, v: Var, clock: Clock, into: NDArray[np.int32], last_only: bool, name: str) -> None:
+    def __init__(
+        self, *, u: Var, v: Var, clock: Clock, into: NDArray[np.int32], last_only: bool, name: str
+    ) -> None:
         super().__init__(clock=clock, into=into, last_only=last_only, name=name)
         self.u = RefPort(u.shape)
         self.v = RefPort(v.shape)

@@ -1,4 +1,4 @@
-"""Writes lava-dl ``.net`` files for tests, data set by data set, in the layout of lava-dl 0.6.0 and of its older files."""
+"""Writes lava-dl ``.net`` files for tests, data set by data set, in the layout of lava-dl 0.6.0 and older."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def cuba(i_decay: int = 1024, v_decay: int = 512, threshold: int = 80, **more: A
 
 def old_neuron(i_decay: int = 1024, v_decay: int = 512, threshold: int = 80) -> Layer:
     """Neuron data sets of older files."""
-    values = cuba(i_decay, v_decay, threshold, type="LOIHI", scaleRho=0.5, tauRho=0.1, theta=threshold * 64, wgtExp=0)
+    values = cuba(
+        i_decay, v_decay, threshold, type="LOIHI", scaleRho=0.5, tauRho=0.1, theta=threshold * 64, wgtExp=0
+    )
     return {k: v for k, v in values.items() if k != "neuron/gradedSpike"}
 
 
@@ -48,7 +50,13 @@ def weights(shape: tuple[int, ...], seed: int = 0, low: int = -256, high: int = 
 def dense(w: Any, neuron: Layer | None = None, **more: Any) -> Layer:
     """A ``dense`` layer; ``neuron={}`` leaves the neurons out."""
     n_out, n_in = w.shape
-    head = {"type": "dense", "shape": np.array([n_out]), "inFeatures": n_in, "outFeatures": n_out, "weight": w}
+    head = {
+        "type": "dense",
+        "shape": np.array([n_out]),
+        "inFeatures": n_in,
+        "outFeatures": n_out,
+        "weight": w,
+    }
     return head | (cuba() if neuron is None else neuron) | more
 
 
@@ -59,15 +67,29 @@ def dense_rec(w: Any, w_rec: Any, neuron: Layer | None = None, **more: Any) -> L
 
 def conv(shape: tuple[int, int, int], w: Any, neuron: Layer | None = None, **more: Any) -> Layer:
     """A ``conv`` layer of stride, padding, dilation and groups 1, 0, 1, 1 unless given in ``more``."""
-    head = {"type": "conv", "shape": np.array(shape), "inChannels": w.shape[1], "outChannels": w.shape[0],
-            "kernelSize": np.array(w.shape[2:4]), "stride": np.array([1, 1]), "padding": np.array([0, 0]),
-            "dilation": np.array([1, 1]), "groups": 1, "weight": w}
+    head = {
+        "type": "conv",
+        "shape": np.array(shape),
+        "inChannels": w.shape[1],
+        "outChannels": w.shape[0],
+        "kernelSize": np.array(w.shape[2:4]),
+        "stride": np.array([1, 1]),
+        "padding": np.array([0, 0]),
+        "dilation": np.array([1, 1]),
+        "groups": 1,
+        "weight": w,
+    }
     return head | (cuba() if neuron is None else neuron) | more
 
 
 def conv_net() -> list[Layer]:
     """Input neurons, conv, flatten, dense with delays, dense_rec, dense without neurons: every kind that is read."""
-    drive = {"type": "input", "shape": np.array([2, 5, 4]), "weight": np.float32([40]), "bias": np.float32([36])}
+    drive = {
+        "type": "input",
+        "shape": np.array([2, 5, 4]),
+        "weight": np.float32([40]),
+        "bias": np.float32([36]),
+    }
     kernel = weights((3, 2, 3, 3), 1, -20, 20)
     return [
         drive | cuba(4096, 1024, 25),
