@@ -44,7 +44,8 @@ print(json.dumps({"python": list(sys.version_info[:3]), "lava": version("lava-nc
 
 _START_WORKER = """
 import importlib.util, sys
-spec = importlib.util.spec_from_file_location("nmtool", sys.argv[1] + "/__init__.py", submodule_search_locations=[sys.argv[1]])
+home = sys.argv[1]
+spec = importlib.util.spec_from_file_location("nmtool", home + "/__init__.py", submodule_search_locations=[home])
 sys.modules["nmtool"] = package = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(package)
 from nmtool.backends.lava_worker import main
@@ -78,7 +79,7 @@ class LavaEnv:
 
 
 def find() -> LavaEnv | None:
-    """The environment to use: the variable's, this interpreter's, the installation's, the user's; None if none is there.
+    """The environment to use: the variable's, this interpreter's, the installation's, the user's; or None.
 
     Raises:
         BackendUnavailableError: NM301 if $NMTOOL_LAVA_PYTHON names something that has no Lava.
@@ -231,7 +232,7 @@ def find_recordings() -> Path | None:
 
 
 def install_recordings(wheel: Path | None = None, progress: Progress | None = None) -> Path:
-    """Take the recordings out of lava-dl's wheel (68 MB, fetched without what it depends on); nothing if they are there.
+    """Take the recordings out of lava-dl's wheel (68 MB, fetched alone); nothing happens if they are there.
 
     Args:
         wheel: the wheel, if it is already on disk.
@@ -327,7 +328,7 @@ def _versions(python: Path) -> dict[str, str | None] | None:
 def _said(command: Sequence[str]) -> str | None:
     """What a command prints, None if it does not run or fails."""
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603  (a list, no shell)
             command, capture_output=True, text=True, timeout=PROBE_S, stdin=subprocess.DEVNULL, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
@@ -341,7 +342,7 @@ def _must(command: Sequence[str], what: str) -> None:
     Raises:
         BackendUnavailableError: NM305 with the end of what it printed.
     """
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603  (a list, no shell)
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""Fixtures for tests against real Lava and lava-dl's recordings; both skip, with the reason, where these are missing."""
+"""Fixtures for tests against real Lava and lava-dl's recordings; both skip, saying why, where these are missing."""
 
 import os
 import sys
@@ -42,7 +42,7 @@ def lava_link(lava_env: environment.LavaEnv) -> Iterator[object]:
 
 @pytest.fixture(scope="session")
 def lava_dl_recordings(lava_env: environment.LavaEnv) -> Path:
-    """The folder ``gts`` of lava-dl 0.6.0's own recordings; fetched once (68 MB) and kept beside the Lava environment."""
+    """The folder ``gts`` of lava-dl 0.6.0's own recordings; fetched once (68 MB), kept beside the Lava environment."""
     try:
         return environment.install_recordings()
     except BackendUnavailableError as e:

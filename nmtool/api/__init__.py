@@ -10,8 +10,8 @@ Importing this package loads neither torch nor Lava; a function loads what it ne
 returns or writes is JSON and carries command, versions, seed and hashes (:func:`nmtool.provenance.record`).
 """
 
+from nmtool.api.chain import Demo, demo
 from nmtool.api.compiling import Exported, check, export, finding_text
-from nmtool.api.demo import Demo, demo
 from nmtool.api.energy import energy_report
 from nmtool.api.inputs import Inputs
 from nmtool.api.models import DEFAULT_TARGET, Model, open_model

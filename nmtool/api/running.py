@@ -83,11 +83,18 @@ def run(
     opened = open_model(model)
     engine = backend(opened, backend_name)
     batch = load_inputs(inputs, opened.interface)
+    _claim(out)
     result = engine.run(batch.x, _steps(options, batch), watch(f"{backend_name}: {batch.origin}"))
     record = _run_record(opened, result, batch)
     if out is not None:
         runfile.save(result, Path(out), record, batch.labels)
     return Run(result, batch.labels, record)
+
+
+def _claim(out: Path | str | None) -> None:
+    """Find out that a file cannot be written before the work, not after it."""
+    if out is not None:
+        provenance.claim_folder(Path(out).parent)
 
 
 def _steps(options: RunOptions, batch: Batch) -> RunOptions:
@@ -159,6 +166,7 @@ def verify(
     opened = open_model(model)
     engines = [backend(opened, name) for name in backends]
     batch = load_inputs(inputs, opened.interface)
+    _claim(out)
     traced = replace(_steps(options, batch), record=("all",))
     runs = [e.run(batch.x, traced, watch(f"{e.name}: {batch.origin}")) for e in engines]
     scales = {p.name: p.scale for p in opened.program.populations}

@@ -10,7 +10,7 @@ SMALL = 1 << 20
 
 
 @contextlib.contextmanager
-def threads_for(n_synapses: int) -> Iterator[None]:
+def threads_for(n_synapses: float) -> Iterator[None]:
     """One torch thread while a small network is computed, else as torch is set up."""
     if n_synapses >= SMALL:
         yield

@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from math import inf, prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nmtool import provenance
 from nmtool.api.models import MODEL_FILE
 from nmtool.api.progress import Watch, silent
+from nmtool.api.threads import threads_for
+
+if TYPE_CHECKING:
+    from nmtool.config import Recipe
+    from nmtool.data.datasets import DataSpec
 
 TRAIN_RECORD = "run.json"
 
@@ -62,6 +69,15 @@ def train(
             (folder / MODEL_FILE).unlink(missing_ok=True)
         tick(done, total)
 
-    result = loop.train(wanted, data, folder, progress, resume=resume)
+    with threads_for(_synapses(wanted, data.spec)):
+        result = loop.train(wanted, data, folder, progress, resume=resume)
     snntorch.save(result.net.layers, data.spec.shape, result.net.model, folder / MODEL_FILE)
     return Trained(folder, json.loads((folder / TRAIN_RECORD).read_text(encoding="utf-8")))
+
+
+def _synapses(recipe: Recipe, data: DataSpec) -> float:
+    """Synapses of a dense network; a convolution counts as large."""
+    if recipe.network.kind != "mlp":
+        return inf
+    widths = (prod(data.shape), *recipe.network.hidden, len(data.class_labels))
+    return sum(a * b for a, b in pairwise(widths))

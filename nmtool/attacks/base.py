@@ -67,6 +67,11 @@ class Attack(ABC):
     def name(self) -> str:
         """Short name with what tells variants apart, such as ``pgd-10``."""
 
+    @property
+    def suffix(self) -> str:
+        """What a name ends in if the loss is not cross-entropy."""
+        return "" if self.loss == "ce" else f"-{self.loss}"
+
     @abstractmethod
     def perturb(self, search: Search) -> Tensor:
         """The final point ``[B, *shape]``, inside the budget."""

@@ -15,7 +15,10 @@ from nmtool.attacks.search import Search
 class FGSM(Attack):
     """``P(x + eps sign g)``."""
 
-    name = "fgsm"
+    @property
+    def name(self) -> str:
+        """``fgsm``."""
+        return f"fgsm{self.suffix}"
 
     def perturb(self, search: Search) -> Tensor:
         """One step of length eps."""
@@ -33,7 +36,10 @@ class RFGSM(Attack):
 
     start: float = 0.5
 
-    name = "rfgsm"
+    @property
+    def name(self) -> str:
+        """``rfgsm``."""
+        return f"rfgsm{self.suffix}"
 
     def perturb(self, search: Search) -> Tensor:
         """A random sign step, then a gradient step."""

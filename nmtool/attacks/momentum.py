@@ -28,7 +28,7 @@ class MIFGSM(Attack):
     @property
     def name(self) -> str:
         """``mi-fgsm-10``."""
-        return f"mi-fgsm-{self.steps}"
+        return f"mi-fgsm-{self.steps}{self.suffix}"
 
     def perturb(self, search: Search) -> Tensor:
         """All iterations."""

@@ -32,9 +32,9 @@ class PGD(Attack):
 
     @property
     def name(self) -> str:
-        """``pgd-10``, ``bim-10``, ``pgd-40x5``."""
+        """``pgd-10``, ``bim-10``, ``pgd-40x5``, ``pgd-40-margin``."""
         kind = "pgd" if self.random_start else "bim"
-        return f"{kind}-{self.steps}" + (f"x{self.restarts}" if self.restarts > 1 else "")
+        return f"{kind}-{self.steps}" + (f"x{self.restarts}" if self.restarts > 1 else "") + self.suffix
 
     def perturb(self, search: Search) -> Tensor:
         """Every restart, and the best end of each sample."""

@@ -42,13 +42,15 @@ class Suite:
     random_draws: int
 
 
-SUITES = {
-    s.name: s
-    for s in (
-        Suite("quick", (FGSM(draws=5), PGD(draws=5, steps=10)), 20),
-        Suite("standard", (FGSM(draws=20), PGD(draws=20, steps=40), RFGSM(draws=20), MIFGSM(draws=20)), 100),
-    )
-}
+QUICK = (FGSM(draws=5), PGD(draws=5, steps=10))
+STANDARD = (
+    FGSM(draws=20),
+    PGD(draws=20, steps=40),
+    PGD(draws=20, steps=40, loss="margin"),
+    RFGSM(draws=20),
+    MIFGSM(draws=20),
+)
+SUITES = {s.name: s for s in (Suite("quick", QUICK, 20), Suite("standard", STANDARD, 100))}
 
 
 def suite(name: str) -> Suite:

@@ -87,6 +87,8 @@ def _conv_is_plain(program: Program, c: Connection) -> Iterator[Diagnostic]:
             program.input.x_max if program.input.encoder == "direct" else 1 << min(c.message_bits, MAX_SHIFT)
         )
         if largest * payload >= CONV_HALF:
-            yield Diagnostic("NM304", c.name, f"kernel {c.weights.shape}, stride {c.stride}, padding {c.padding}, dilation "
-                             f"{c.dilation} or groups {c.groups} beyond {INT8_MAX}, with sums beyond 24 bits; Lava's Conv "
-                             "keeps them in 8 bits", "Use fewer groups or a smaller kernel")  # fmt: skip
+            geometry = (
+                f"kernel {c.weights.shape[2:]}, stride {c.stride}, padding {c.padding}, dilation {c.dilation}"
+            )
+            yield Diagnostic("NM304", c.name, f"{geometry} or groups {c.groups} go beyond the 8 bits of Lava's Conv, "
+                             "and the sums beyond 24 bits", "Use fewer groups or a smaller kernel")  # fmt: skip

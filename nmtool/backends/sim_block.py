@@ -14,7 +14,7 @@ from nmtool.backends.sim_plan import Layer, Plan
 from nmtool.backends.sim_result import Collector
 from nmtool.fixedpoint import drive, scan, streams
 from nmtool.fixedpoint.events import Span
-from nmtool.fixedpoint.kernels import Part
+from nmtool.fixedpoint.synapses import Part
 from nmtool.fixedpoint.window import Window
 
 

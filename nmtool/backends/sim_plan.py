@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from nmtool.compiler.program import Connection, Population, Program, check_consistent
 from nmtool.errors import ModelError
-from nmtool.fixedpoint import kernels, scan
+from nmtool.fixedpoint import scan, synapses
 from nmtool.fixedpoint.neuron import NeuronParams
 from nmtool.fixedpoint.ops import DECAY_UNITY
 
@@ -61,7 +61,7 @@ class Edge(NamedTuple):
     source: str
     lag: int
     graded: bool
-    synapses: kernels.Synapses
+    synapses: synapses.Synapses
 
 
 class Layer(NamedTuple):
@@ -87,7 +87,7 @@ class Layer(NamedTuple):
 class Host(NamedTuple):
     """The host's layer: operator without shift, int64 ``bias`` in memory order, name of the population it drives."""
 
-    synapses: kernels.Synapses
+    synapses: synapses.Synapses
     bias: NDArray[np.int64]
     target: str
 
@@ -142,7 +142,7 @@ def prepare(program: Program) -> Plan:
     history = {n: max((e.lag for e in every if e.source == n), default=0) for n in layouts}
     host = _host(program, layouts)
     operators = [e.synapses for e in every] + ([host.synapses] if host else [])
-    torch = any(isinstance(o, kernels.Conv) for o in operators)
+    torch = any(isinstance(o, synapses.Conv) for o in operators)
     return Plan(program, tuple(groups), layouts, history, host, torch)
 
 
@@ -239,16 +239,16 @@ def _edges(program: Program, name: str, layouts: dict[str, Layout]) -> list[Edge
                 c.weights if everywhere else np.where(c.delay_steps == lag, c.weights, 0).astype(np.int32)
             )
             if weights.any():
-                found.append(Edge(c.source, int(lag), graded, synapses(c, weights, layouts)))
+                found.append(Edge(c.source, int(lag), graded, operator(c, weights, layouts)))
     return found
 
 
-def synapses(c: Connection, weights: NDArray[np.int32], layouts: dict[str, Layout]) -> kernels.Synapses:
+def operator(c: Connection, weights: NDArray[np.int32], layouts: dict[str, Layout]) -> synapses.Synapses:
     """The operator for ``weights`` in the place of the connection's own, in memory order of both ends."""
     source, target = layouts[c.source], layouts[c.target]
     if c.kind == "conv" and c.in_shape is not None and c.out_shape is not None:
-        return kernels.Conv(
-            weights, kernels.Geometry(c.in_shape, c.out_shape, c.stride, c.padding, c.dilation, c.groups)
+        return synapses.Conv(
+            weights, synapses.Geometry(c.in_shape, c.out_shape, c.stride, c.padding, c.dilation, c.groups)
         )
     if c.kind == "sparse" and c.indices is not None:
         keep = weights != 0
@@ -257,20 +257,20 @@ def synapses(c: Connection, weights: NDArray[np.int32], layouts: dict[str, Layou
             row = np.argsort(target.inward(np.arange(target.size)))[c.indices[0][keep]]
             line = np.argsort(source.inward(np.arange(source.size)))[c.indices[1][keep]]
             pairs = np.stack([row, line]).astype(np.int32)
-            return kernels.Sparse(weights[keep], pairs, source.size, target.size, c.weight_exp)
+            return synapses.Sparse(weights[keep], pairs, source.size, target.size, c.weight_exp)
         dense = np.zeros((target.size, source.size), np.int32)
         np.add.at(dense, (c.indices[0], c.indices[1]), weights)
         weights = dense
     ordered = target.inward(source.inward(weights).T).T
-    if np.count_nonzero(ordered) < kernels.SPARSE_BELOW * ordered.size:
+    if np.count_nonzero(ordered) < synapses.SPARSE_BELOW * ordered.size:
         pairs = np.stack(np.nonzero(ordered)).astype(np.int32)
-        return kernels.Sparse(ordered[tuple(pairs)], pairs, source.size, target.size, c.weight_exp)
-    return kernels.Dense(np.ascontiguousarray(ordered), c.weight_exp)
+        return synapses.Sparse(ordered[tuple(pairs)], pairs, source.size, target.size, c.weight_exp)
+    return synapses.Dense(np.ascontiguousarray(ordered), c.weight_exp)
 
 
 def _host(program: Program, layouts: dict[str, Layout]) -> Host | None:
     if program.host is None:
         return None
     c = program.host.connection
-    operator = synapses(c, c.weights, layouts)
-    return Host(operator, layouts[c.target].inward(program.host.bias), c.target)
+    found = operator(c, c.weights, layouts)
+    return Host(found, layouts[c.target].inward(program.host.bias), c.target)

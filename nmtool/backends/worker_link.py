@@ -76,7 +76,8 @@ class WorkerLink:
 
         Raises:
             SimulationError: NM402 if the worker was silent for too long, NM403 if it could not be started or ended,
-                NM404 if its answer does not follow the protocol. It has been ended then; the next request starts a new one.
+                NM404 if its answer does not follow the protocol. It has been ended then, and the next request
+                starts a new one.
         """
         if self._worker is None:
             self._worker = _Worker(self.command, self.environment)
@@ -114,7 +115,7 @@ class _Worker:
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         try:
-            self.process = subprocess.Popen(
+            self.process = subprocess.Popen(  # noqa: S603  (a list, no shell)
                 command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

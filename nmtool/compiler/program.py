@@ -8,8 +8,11 @@ the chip and in Lava costs one step, so a population runs ``latency`` steps behi
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import zipfile
+import zlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -226,59 +229,69 @@ class Program:
     def sha256(self) -> str:
         """Digest of everything that changes a result; names count, ``info`` does not."""
         header, arrays = _flatten(replace(self, info={}))
-        digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-        for key in sorted(arrays):
-            digest.update(
-                key.encode() + str(arrays[key].shape).encode() + np.ascontiguousarray(arrays[key]).tobytes()
-            )
-        return digest.hexdigest()
+        named = {f"{k} {a.shape}": a.tobytes() for k, a in arrays.items()}
+        return _digest(named | {"header": json.dumps(header, sort_keys=True).encode()})
 
 
 def save(program: Program, path: Path) -> None:
-    """Write ``program.npz`` (no pickle): arrays by name, everything else as one JSON header. Written aside, renamed."""
-    header, arrays = _flatten(program)
-    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    """Write ``program.npz`` (no pickle): arrays, the rest as ``header.json``, and the digest of them all."""
     from nmtool.provenance import writing
 
-    with writing(path) as part, part.open("wb") as f:
-        np.savez_compressed(f, allow_pickle=False, header=text, **arrays)
+    header, arrays = _flatten(program)
+    entries = {"header.json": json.dumps(header).encode()} | {f"{k}.npy": _npy(a) for k, a in arrays.items()}
+    entries["sha256"] = _digest(entries).encode()
+    with writing(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as z:
+        for name, content in entries.items():
+            z.writestr(name, content)
 
 
 def load(path: Path) -> Program:
-    """Read what :func:`save` wrote.
+    """Read what :func:`save` wrote; nothing is looked at before the digest says that it is what was written.
 
     Raises:
         ModelError: NM110 if the file is not a program, is damaged, or is of another version.
     """
     try:
-        with np.load(path, allow_pickle=False) as z:
-            header = json.loads(bytes(z["header"].tobytes()).decode())
-            arrays = {k: z[k] for k in z.files if k != "header"}
-        if header.get("schema") != SCHEMA:
-            raise ModelError(
-                "NM110",
-                str(path),
-                f"schema is {header.get('schema')!r}, this version reads {SCHEMA!r}",
-                "Export the model again",
-            )
+        with zipfile.ZipFile(path) as z:
+            if any(i.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for i in z.infolist()):
+                raise ValueError("it is compressed in another way than nmtool's")
+            entries = {name: z.read(name) for name in z.namelist()}
+        if entries.pop("sha256", b"") != _digest(entries).encode():
+            raise ValueError("its digest is not that of its content")
+        header = json.loads(entries.pop("header.json"))
+        if header["schema"] != SCHEMA:
+            raise ValueError(f"schema is {header['schema']!r}, this version reads {SCHEMA!r}")
+        arrays = {k[:-4]: np.load(io.BytesIO(content), allow_pickle=False) for k, content in entries.items()}
         return _unflatten(header, arrays)
-    except ModelError:
-        raise
-    except (
-        OSError,
-        EOFError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        IndexError,
-        zipfile.BadZipFile,
-        RuntimeError,
-        NotImplementedError,
-    ) as e:
-        raise ModelError(
-            "NM110", str(path), f"not a readable program ({type(e).__name__}: {e})", "Export the model again"
-        ) from e
+    except _UNREADABLE as e:
+        found = f"not a readable program ({type(e).__name__}: {e})"
+        raise ModelError("NM110", str(path), found, "Export the model again") from e
+
+
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+def _npy(a: NDArray[Any]) -> bytes:
+    out = io.BytesIO()
+    np.save(out, a, allow_pickle=False)
+    return out.getvalue()
+
+
+def _digest(entries: Mapping[str, bytes]) -> str:
+    """SHA-256 of names, sizes and contents."""
+    digest = hashlib.sha256()
+    for name in sorted(entries):
+        digest.update(f"{name} {len(entries[name])} ".encode() + entries[name])
+    return digest.hexdigest()
 
 
 _ARRAY_FIELDS = {
@@ -372,6 +385,10 @@ def check_consistent(program: Program) -> None:
             if getattr(p, n).shape not in ((), p.shape):
                 raise ValueError(f"{p.name}.{n} has shape {getattr(p, n).shape}, population {p.shape}")
     for c in (*program.connections, *((program.host.connection,) if program.host else ())):
+        if c.target not in names or c.source not in (*names, program.input.name):
+            raise ValueError(f"{c.name}: goes from {c.source!r} to {c.target!r}, which are not both there")
+        if c.delay_steps.shape not in ((), c.weights.shape):
+            raise ValueError(f"{c.name}: delays {c.delay_steps.shape}, weights {c.weights.shape}")
         n_out, n_in = program.size(c.target), program.size(c.source)
         if c.kind == "dense" and c.weights.shape != (n_out, n_in):
             raise ValueError(f"{c.name}: weights {c.weights.shape}, expected {(n_out, n_in)}")

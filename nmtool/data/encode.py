@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def rate_spikes(
             f"x spans {x.min():g} to {x.max():g}, allowed is 0 to 1",
             "Scale the data to [0, 1]",
         )
-    flat = x.reshape(len(x), -1)
+    flat = x.reshape(len(x), math.prod(x.shape[1:]))
     below = np.rint(flat.astype(np.float64) * 2.0**32).astype(np.uint64)
     sample = np.arange(sample_offset, sample_offset + len(x))[:, None]
     line = np.arange(flat.shape[1])

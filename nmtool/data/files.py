@@ -17,6 +17,7 @@ from nmtool.errors import ConfigError
 
 # What NumPy's and Python's readers raise on damaged bytes; found by mutating files, see tests/property.
 DAMAGED = (
+    AttributeError,
     EOFError,
     KeyError,
     MemoryError,
@@ -42,15 +43,17 @@ def read_npz(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -
             objects or lacks a required array.
     """
     try:
-        with warnings.catch_warnings(), np.load(path, allow_pickle=False) as archive:
+        # NumPy leaves a file open that it opened itself and cannot read.
+        with path.open("rb") as file, warnings.catch_warnings():
             warnings.simplefilter("error")
-            names = list(archive.files)
-            arrays = {k: archive[k] for k in (*required, *optional) if k in names}
+            with np.load(file, allow_pickle=False) as archive:
+                names = list(archive.files)
+                arrays = {k: archive[k] for k in (*required, *optional) if k in names}
     except OSError as e:
         if path.is_file() and e.errno is None:
             raise _damaged(path, e) from e
         raise ConfigError("NM001", str(path), f"cannot be read ({e.strerror or e})", "Name a file") from e
-    except (*DAMAGED, AttributeError) as e:
+    except DAMAGED as e:
         raise _damaged(path, e) from e
     missing = [k for k in required if k not in arrays]
     if missing:

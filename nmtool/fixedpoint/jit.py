@@ -1,4 +1,4 @@
-"""How the integer kernels are compiled: without the interpreter lock, cached on disk where a disk allows it."""
+"""How the integer kernels are compiled, and the two vector operations that the compiler does not find by itself."""
 
 from __future__ import annotations
 
@@ -10,27 +10,66 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
+I8, I16, I32, I64 = (ir.IntType(n) for n in (8, 16, 32, 64))
+
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile a function of NumPy arrays on first use.
+    """Compile a function of NumPy arrays on first use, without the interpreter lock.
 
     The compiled code is cached beside the source, else in the user's cache folder. Where neither can be written
     (an install that is read-only, for a user without a home) numba refuses to cache; then every process compiles.
     """
-    options = {"nogil": True, "error_model": "numpy", "boundscheck": False}
     try:
-        return numba.njit(function, cache=True, **options)
+        return numba.njit(function, cache=True, nogil=True, error_model="numpy")
     except RuntimeError as e:
         if "no locator available" not in str(e):
             raise
-        return numba.njit(function, **options)
+        return numba.njit(function, nogil=True, error_model="numpy")
 
 
-@intrinsic
-def trailing_zeros(_typing: Any, word: Any) -> Any:  # type: ignore[no-untyped-def]
+@intrinsic  # type: ignore[misc]
+def trailing_zeros(_typing: Any, _word: Any) -> Any:
     """Index of the lowest set bit of a uint64 that is not 0."""
 
     def lower(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
 
     return types.int64(types.uint64), lower
+
+
+def row_sum(lanes: int) -> Any:
+    """A compiled ``f(rows, line, n, sums)``: ``sums[j] = sum over k < n of rows[line[k], j]`` for ``lanes`` columns.
+
+    ``rows`` is the address of an int8 matrix with ``lanes`` columns, ``line`` of int32 indices, ``sums`` of int16. The
+    sums stay in vector registers over all rows, which a loop over arrays in memory does not achieve; LLVM cuts the
+    vector to what the processor has.
+    """
+
+    def build(_typing: Any, _rows: Any, _line: Any, _n: Any, _sums: Any) -> Any:
+        def lower(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+            rows, line, n, sums = arguments
+            vector = ir.VectorType(I16, lanes)
+            nothing, first = ir.Constant(vector, [0] * lanes), ir.Constant(I64, 0)
+            rows, line = b.inttoptr(rows, I8.as_pointer()), b.inttoptr(line, I32.as_pointer())
+            entry, loop, done = b.block, b.append_basic_block("loop"), b.append_basic_block("done")
+            b.cbranch(b.icmp_signed(">", n, first), loop, done)
+
+            b.position_at_end(loop)
+            k, total = b.phi(I64), b.phi(vector)
+            at = b.mul(b.sext(b.load(b.gep(line, [k])), I64), ir.Constant(I64, lanes))
+            row = b.load(b.bitcast(b.gep(rows, [at]), ir.VectorType(I8, lanes).as_pointer()))
+            row.align = 1
+            more, following = b.add(total, b.sext(row, vector)), b.add(k, ir.Constant(I64, 1))
+            b.cbranch(b.icmp_signed("<", following, n), loop, done)
+
+            b.position_at_end(done)
+            result = b.phi(vector)
+            for phi, start, end in ((k, first, following), (total, nothing, more), (result, nothing, more)):
+                phi.add_incoming(start, entry)
+                phi.add_incoming(end, loop)
+            b.store(result, b.bitcast(b.inttoptr(sums, I16.as_pointer()), vector.as_pointer())).align = 2
+            return context.get_dummy_value()
+
+        return types.void(types.uintp, types.uintp, types.int64, types.uintp), lower
+
+    return intrinsic(build)

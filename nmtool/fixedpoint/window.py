@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +22,11 @@ class Window:
         density: share of ones in the span, as far as known; it decides speed, never a bit.
     """
 
-    array: NDArray[np.uint8] | NDArray[np.int32]
+    array: NDArray[Any]
     span: Span
     history: int = 0
     density: float = 1.0
-    _events: Events | None = field(default=None, repr=False)
+    _events: dict[int, Events] = field(default_factory=dict, repr=False)
 
     @property
     def graded(self) -> bool:
@@ -37,15 +38,20 @@ class Window:
         """``(T, B, N)`` of the span."""
         return self.span.n_steps, self.span.n_samples, self.array.shape[2]
 
-    def events(self, lag: int) -> tuple[Events, int]:
-        """Events, and the row at which the span shifted back by ``lag`` steps begins."""
-        if self._events is None:
-            s = self.span
-            reach = Span(s.first_step - self.history, s.n_steps + self.history, s.first_sample, s.n_samples)
-            self._events = events_of(self.array, reach)
-        return self._events, (self.history - lag) * self.span.n_samples
+    def events(self, lag: int, parts: int = 1) -> tuple[Events, int]:
+        """Events with every neuron vector cut into ``parts`` rows, computed once.
 
-    def rows(self, lag: int) -> NDArray[np.uint8] | NDArray[np.int32]:
+        Returns:
+            the events, and the row at which the span shifted back by ``lag`` steps begins.
+        """
+        if parts not in self._events:
+            s, n = self.span, self.array.shape[2]
+            first, steps = s.first_step - self.history, s.n_steps + self.history
+            cut = self.array.reshape(len(self.array), -1, n // parts)
+            self._events[parts] = events_of(cut, Span(first, steps, s.first_sample * parts, s.n_samples * parts))
+        return self._events[parts], (self.history - lag) * self.span.n_samples * parts
+
+    def rows(self, lag: int) -> NDArray[Any]:
         """The span shifted back by ``lag`` steps, contiguous ``[T * B, N]``."""
         s = self.span
         first = s.first_step - lag

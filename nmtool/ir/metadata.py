@@ -80,17 +80,17 @@ def decode_model(metadata: Mapping[str, Any], dt_s: float) -> tuple[ModelSemanti
     found = list(unknown_keys("metadata of the graph", metadata, MODEL_KEYS))
     model = ModelSemantics(dt_s=dt_s)
     schema = metadata.get("nmtool.schema")
-    if schema not in (None, SCHEMA):
+    if schema is not None and not (isinstance(schema, str) and schema == SCHEMA):
         found.append(_bad("schema", schema, f"'{SCHEMA}'", "Update nmtool, or write the file again"))
     values: dict[str, Any] = {}
     for key, (check, allowed) in _MODEL_VALUES.items():
         if PREFIX + key in metadata:
             try:
                 values[key] = check(metadata[PREFIX + key])
-            except (ValueError, TypeError, OverflowError):
+            except (ValueError, TypeError, AttributeError):
                 found.append(_bad(key, metadata[PREFIX + key], allowed))
     missing = [k for k in ("encoder", "n_steps", "readout") if PREFIX + k not in metadata]
-    if schema == SCHEMA and missing:
+    if schema is not None and missing:
         names = ", ".join(f"nmtool.{k} (read as {getattr(model, k)})" for k in missing)
         message = f"lacks {names}, although the schema promises it"
         found.append(Diagnostic("NM106", "metadata of the graph", message, "Export again", "warning"))
@@ -127,7 +127,7 @@ def decode_neuron(
         if PREFIX + key in metadata:
             try:
                 values[key] = check(metadata[PREFIX + key])
-            except (ValueError, TypeError, OverflowError):
+            except (ValueError, TypeError, AttributeError):
                 found.append(_bad(key, metadata[PREFIX + key], allowed, where=where))
         elif key == "reset" and neuron.spiking:
             message = f"metadata lack nmtool.reset; read as '{neuron.reset}', which is what NIR means"
@@ -146,8 +146,9 @@ def check_weights(where: str, op: Any) -> Iterator[Diagnostic]:
     if integers is None or scale is None:
         return
     w = np.asarray(op.weight, np.float64)
-    ok = np.shape(integers) == w.shape and np.ndim(scale) == 0 and not isinstance(scale, str)
-    if not ok or not np.allclose(np.asarray(integers) * float(scale), w, rtol=1e-6, atol=0):
+    numeric = np.asarray(integers).dtype.kind in "iuf" and isinstance(scale, int | float)
+    fits = numeric and np.shape(integers) == w.shape
+    if not fits or not np.allclose(np.asarray(integers) * float(scale), w, rtol=1e-6, atol=0):
         message = "recorded integers (nmtool.w_int, nmtool.w_scale) differ from the weights, which are used"
         yield Diagnostic("NM151", where, message, "Export again", "warning")
 
@@ -173,8 +174,9 @@ def _exact(name: str, value: Any, rounded: F64 | None) -> tuple[F64 | None, str]
 def _bad(
     key: str, value: Any, allowed: str, hint: str = "", where: str = "metadata of the graph"
 ) -> Diagnostic:
-    shown = repr(value) if np.size(value) < 10 else f"{type(value).__name__} of {np.size(value)} values"
-    return Diagnostic("NM103", where, f"nmtool.{key} is {shown[:80]}, must be {allowed}", hint)
+    few = np.size(value) < 10
+    shown = " ".join(repr(value).split())[:80] if few else f"{type(value).__name__} of {np.size(value)} values"
+    return Diagnostic("NM103", where, f"nmtool.{key} is {shown}, must be {allowed}", hint)
 
 
 def _one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
@@ -186,15 +188,22 @@ def _one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
     return check
 
 
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(value)
+    return float(value)
+
+
 def _steps(value: Any) -> int:
-    if isinstance(value, bool | str) or int(value) != value or not 1 <= value < 1 << 31:
+    n = int(_number(value))
+    if n != value or not 1 <= n < 1 << 31:
         raise ValueError(value)
-    return int(value)
+    return n
 
 
 def _bounds(value: Any) -> tuple[float, float]:
-    low, high = (float(v) for v in value)
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    low, high = (_number(v) for v in value.tolist())
+    if not low < high:
         raise ValueError(value)
     return low, high
 
@@ -219,7 +228,7 @@ def _flag(value: Any) -> bool:
 
 
 def _positive_or_zero(value: Any) -> float:
-    if isinstance(value, bool | str) or not 0 <= float(value) < math.inf:
+    if _number(value) < 0:
         raise ValueError(value)
     return float(value)
 

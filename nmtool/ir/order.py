@@ -15,7 +15,7 @@ Edge = tuple[str, str]
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:
     """Sort key in which ``fc2`` comes before ``fc10``."""
     parts = re.split(r"([0-9]+)", name)
-    return tuple((1, int(p), "") if p.isdecimal() else (0, 0, p) for p in parts if p)
+    return tuple((0, int(p), "") if p.isdecimal() else (1, 0, p) for p in parts if p)
 
 
 def adjacency(edges: Iterable[Edge]) -> dict[str, list[str]]:

@@ -61,7 +61,7 @@ def parse(tree: Any, where: str = "graph", depth: int = 0) -> Parsed:
         depth: how many graphs are around it.
     """
     out = Parsed()
-    if not isinstance(tree, Mapping) or tree.get("type") != "NIRGraph" or "nodes" not in tree:
+    if type_of(tree) != "NIRGraph" or "nodes" not in tree:
         out.findings.append(
             Diagnostic("NM101", where, "is no NIR graph: it lacks 'type' = NIRGraph or 'nodes'")
         )
@@ -83,6 +83,12 @@ def parse(tree: Any, where: str = "graph", depth: int = 0) -> Parsed:
     return out
 
 
+def type_of(tree: Any) -> str:
+    """The type that a group of the file says it is, "" if it does not."""
+    kind = tree.get("type") if isinstance(tree, Mapping) else None
+    return kind if isinstance(kind, str) else ""
+
+
 def metadata_of(tree: Mapping[str, Any]) -> dict[str, Any]:
     """Flat metadata: texts, Python scalars for 0-d arrays, arrays. Nested groups stay as they are."""
     raw = tree.get("metadata")
@@ -92,13 +98,12 @@ def metadata_of(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _node(name: str, tree: Any, out: Parsed, inner: dict[str, Parsed], depth: int) -> None:
-    kind = tree.get("type") if isinstance(tree, Mapping) else None
-    where = f"node {name}"
+    kind, where = type_of(tree), f"node {name}"
     if kind == "NIRGraph":
         inner[name] = parse(tree, where, depth + 1)
         return
     try:
-        if not isinstance(kind, str):
+        if not kind:
             raise BadFieldError("NM102", "has no type", "A node name must not contain '/'")
         out.nodes[name] = build_node(kind, tree)
     except BadFieldError as e:

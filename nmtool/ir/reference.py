@@ -13,7 +13,7 @@ import nir
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from nmtool.errors import ModelError
+from nmtool.errors import ModelError, SimulationError
 from nmtool.ir.graph import Graph
 from nmtool.ir.kernels import DelayLine, Floats
 from nmtool.ir.maps import as_map
@@ -102,6 +102,7 @@ class Engine:
 
         Raises:
             ModelError: NM109 if x does not fit the input.
+            SimulationError: NM401 if a state is not finite at the end.
         """
         constant = self._constant(x, n_steps)
         steps = len(x) if not constant else self.graph.model.n_steps if n_steps is None else n_steps
@@ -109,10 +110,12 @@ class Engine:
         state = _State(self, n_samples, steps)
         draws = _Noise(self.graph, seed, range(sample_offset, sample_offset + n_samples)) if noise else None
         tally = _Tally(self.graph, state, steps, record)
-        for t in range(steps):
-            value = x if constant else x[t]
-            state.step(np.asarray(value, self.dtype), draws, reuse=constant and t > 0)
-            tally.take(t, None if constant else value)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for t in range(steps):
+                value = x if constant else x[t]
+                state.step(np.asarray(value, self.dtype), draws, reuse=constant and t > 0)
+                tally.take(t, None if constant else value)
+        state.check_finite()
         return tally.result()
 
     def _constant(self, x: NDArray[Any], n_steps: int | None) -> bool:
@@ -210,6 +213,14 @@ class _State:
             else:
                 now[name] = engine._maps[name](_total(ahead + late))
         self.values = now
+
+
+    def check_finite(self) -> None:
+        """An overflow anywhere stays in the state, as inf or nan."""
+        for name, p in self.populations.items():
+            if not np.isfinite(p.v_post).all():
+                message = f"the membrane overflows {p.v_post.dtype}"
+                raise SimulationError("NM401", f"node {name}", message, "Look at its decays and the weights into it")
 
 
 def _total(signals: list[Floats]) -> Floats:

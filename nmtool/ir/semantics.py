@@ -8,7 +8,12 @@ One step, all arrays broadcast to the neuron's shape:
     S[t] = V[t] > v_th                                    (strict)
     U[t] = V[t] where S = 0; where S = 1: v_reset ("zero") or V - v_th ("subtract")
 
-With ``reset_delay`` the reset of a spike at t is applied at t+1 (snnTorch's default for "subtract").
+With ``reset_delay`` the reset of a spike at t is applied at t+1 (snnTorch's default for "subtract"): "subtract" takes
+v_th from V[t+1], "zero" replaces V[t+1] by v_reset, with all that arrives at t+1. (snnTorch's ``Leaky`` with reset to
+zero keeps what arrives, so it is a neuron *without* reset_delay, whatever its flag says.)
+
+"subtract" without delay is snnTorch's: a U that is still above v_th loses v_th once more before the next comparison,
+and gets it back if no spike follows (see :class:`nmtool.ir.population.Population`).
 """
 
 from __future__ import annotations

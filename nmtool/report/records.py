@@ -335,8 +335,11 @@ class FloatAndSim(_Part):
 class Robust(_Part):
     """Robust accuracy by attack."""
 
+    eps: Count | None = None
+    claim: str | None = None
     float_: dict[str, Share | None] = Field(alias="float", default_factory=dict)
     sim: dict[str, Share | None] = Field(default_factory=dict)
+    replay: dict[str, Share | None] = Field(default_factory=dict)
 
 
 class Agreement(_Part):
@@ -349,6 +352,8 @@ class Nominal(_Part):
     """Energy of one inference."""
 
     nominal: Real | None
+    low: Real | None = None
+    high: Real | None = None
 
 
 class SummaryRecord(_Part):

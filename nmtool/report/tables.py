@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nmtool.errors import ConfigError
-from nmtool.report.units import UNKNOWN, digits, energy, percent, whole
+from nmtool.report.units import UNKNOWN, digits, energy, energy_range, percent, whole
 
 Record = Mapping[str, Any]
 Row = tuple[str, ...]
@@ -94,11 +94,9 @@ def _robustness(record: Record) -> list[Section]:
 
 
 def _rate(rate: Mapping[str, Any] | None) -> str:
-    return (
-        UNKNOWN
-        if rate is None
-        else f"{percent(rate['value'])} [{100 * rate['low']:.0f}, {100 * rate['high']:.0f}]"
-    )
+    if rate is None:
+        return UNKNOWN
+    return f"{percent(rate['value'])} [{100 * rate['low']:.0f}, {100 * rate['high']:.0f}]"
 
 
 def _believable(record: Record) -> list[Section]:
@@ -140,18 +138,28 @@ def _state(value: Any) -> str:
 
 
 def _summary(record: Record) -> list[Section]:
-    both = [record["robust"].get(k, {}) for k in ("float", "sim")]
-    rows = [("accuracy", *(percent(record["accuracy"].get(k)) for k in ("float", "sim")))]
-    for attack in dict.fromkeys([*both[0], *both[1]]):
-        rows.append((f"accuracy under {attack}", *(percent(side.get(attack)) for side in both)))
+    robust, total = record["robust"], {"low": None, "high": None, **record["energy_pj"]}
+    sides = [robust.get(k, {}) for k in ("float", "sim", "replay")]
+    eps = "" if robust.get("eps") is None else f" at eps {robust['eps']:.4g}"
+    rows = [("accuracy", *(percent(record["accuracy"].get(k)) for k in ("float", "sim")), "")]
+    for attack in dict.fromkeys([*sides[0], *sides[1]]):
+        rows.append((f"accuracy under {attack}{eps}", *(percent(side.get(attack)) for side in sides)))
+    bounds = "" if total["low"] is None else f"  (low to high {energy_range(total)})"
     deployed = [
         ("spikes equal in float and deployed", percent(record["verify"]["agreement"])),
         ("SynOps per inference", whole(record["synops_per_inference"])),
         ("spike density", percent(record["spike_density"])),
-        ("energy per inference (a model)", energy(record["energy_pj"]["nominal"])),
+        ("energy per inference, a model", f"{energy(total['nominal'])}{bounds}"),
         ("SEEI (nmtool-1)", digits(record["seei"])),
     ]
-    return [Section("", ("", ">float", ">deployed"), tuple(rows)), facts("As deployed", deployed)]
+    claim = robust.get("claim")
+    notes = ["replay: examples of the float network, shown to the deployed one; no measure of its robustness"]
+    notes += [f"the robustness claim is {claim}; robustness.json says why"] if claim else []
+    columns = ("", ">float", ">deployed", ">replay")
+    return [
+        Section("", columns, tuple(rows), notes=tuple(notes)),
+        facts("As deployed", deployed, right=False),
+    ]
 
 
 _KINDS: dict[str, tuple[str, Callable[[Record], list[Section]]]] = {

@@ -77,10 +77,9 @@ def load(run_dir: Path) -> Checkpoint:
             raise ValueError(f"its schema is not {SCHEMA!r}")
         return Checkpoint(**state)
     except Exception as e:
-        # An unpickler can fail in any way on damaged bytes; which one helps nobody.
-        raise ConfigError(
-            "NM009", str(path), f"is no readable checkpoint ({type(e).__name__}: {e})", "Train again"
-        ) from e
+        # An unpickler can fail in any way on damaged bytes.
+        reason = f"{type(e).__name__}: {str(e).partition(chr(10))[0]}"
+        raise ConfigError("NM009", str(path), f"is no readable checkpoint ({reason})", "Train again") from e
 
 
 def check_same(checkpoint: Checkpoint, recipe: Recipe, data_sha256: str, where: Path) -> None:
@@ -89,7 +88,8 @@ def check_same(checkpoint: Checkpoint, recipe: Recipe, data_sha256: str, where: 
     Raises:
         ConfigError: NM009, naming the first key that differs.
     """
-    there = parse_recipe(checkpoint.recipe_toml, str(where / CHECKPOINT))
+    with fitting(where):
+        there = parse_recipe(checkpoint.recipe_toml, str(where / CHECKPOINT))
     for old, new in zip(explain(there), explain(recipe), strict=True):
         if old.value != new.value:
             raise ConfigError(
@@ -140,7 +140,10 @@ def fitting(where: Path) -> Iterator[None]:
         if isinstance(e, NmtoolError):
             raise
         raise ConfigError(
-            "NM009", str(where / CHECKPOINT), f"does not fit its recipe ({e})", "Train again"
+            "NM009",
+            str(where / CHECKPOINT),
+            f"does not fit its recipe ({' '.join(str(e).split())})",
+            "Train again",
         ) from e
 
 

@@ -230,8 +230,9 @@ def test_an_output_that_cannot_be_written(refused, here: Path, nir_file: Path, w
     target = here / "file" / "out"
     code, err = refused(*(w.replace("{model}", str(nir_file)).replace("{}", str(target)) for w in words))
     assert code == 2
-    assert err.startswith(f"error[NM002] {target}")
-    assert "cannot be written (Not a directory). Choose a folder that you may write to, with --out." in err
+    assert err.startswith(f"error[NM002] {here / 'file'}")
+    assert ": cannot be written (" in err
+    assert err.endswith("Choose a folder that you may write to, with --out.\n")
 
 
 def test_an_export_for_another_target(refused, exported: Path) -> None:
@@ -253,9 +254,18 @@ def test_a_damaged_program(refused, here: Path, exported: Path) -> None:
     assert err.startswith(f"error[NM110] {broken / 'program.npz'}: not a readable program")
 
 
-def test_a_saved_run_of_another_model(refused, here: Path, nir_file: Path) -> None:
-    cli.main(["run", str(nir_file), "-n", "3", "--out", str(here / "run.npz"), "--json", "-q"])
+def test_a_saved_run_of_another_model(
+    refused, here: Path, nir_file: Path, run_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["run", str(nir_file), "-n", "3", "--out", "run.npz"]) == 0
+    capsys.readouterr()
+    code, err = refused("energy-report", run_dir, "--from", "run.npz")
+    assert code == 2
+    assert err.startswith("error[NM004] the saved run: is of model ")
     (here / "junk.npz").write_bytes(b"junk")
+    code, err = refused("energy-report", nir_file, "--from", "junk.npz")
+    assert code == 2
+    assert err.startswith("error[NM006] junk.npz: is not a saved run (")
 
 
 @pytest.mark.parametrize(

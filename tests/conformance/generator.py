@@ -63,8 +63,9 @@ def case(seed: int) -> Case:
     program = net.program()
     check_consistent(program)
     longest = max((c.max_delay for c in program.connections), default=0)
-    n_steps = d.one(1, 5, 12, 20, 30) if longest < 20 else d.upto(longest // 2, longest + 12)
-    n_samples = d.upto(1, 3)
+    n_steps, n_samples = d.one(1, 4, 10, 16, 24), d.upto(1, 3)
+    if longest > 20:
+        n_steps, n_samples = d.upto(longest // 2, longest + 8), d.upto(1, 2)
     x = _stimulus(d, spec, n_steps, n_samples)
     if (
         not any(c.message_bits for c in program.connections if c.source == spec.name)
@@ -114,33 +115,29 @@ class _Network:
         if self.spec.encoder == "direct" and not self.populations and d.chance(0.7, "host layer"):
             self._hosted(name)
             return
-        sources = [n for n in self.shapes if n != self.spec.name or self.host is None]
-        if sources and d.chance(0.04, "no input"):
-            chosen: list[str] = []
-        else:
-            d.rng.shuffle(sources)
-            chosen = [d.one(*sources[:1], list(self.shapes)[-1])] + [
-                s for s in sources[1:3] if d.chance(0.35)
-            ]
-            chosen = [c for c in dict.fromkeys(chosen) if c in sources] or sources[:1]
+        chosen = [] if d.chance(0.04, "no input") else self._sources()
         if len(chosen) > 1:
             d.features.add("several inputs")
         first = self._conv_from(chosen[0], name) if chosen else None
-        self.shapes[name] = (
-            first.out_shape if first is not None else d.one((d.upto(1, 20),), (2, d.upto(2, 4), d.upto(2, 4)))
-        )
+        free = d.one((d.upto(1, 20),), (2, d.upto(2, 4), d.upto(2, 4)))
+        self.shapes[name] = free if first is None else first.out_shape
         earliest = 1 + max((self.latency[c] for c in chosen), default=-1)
         self.latency[name] = earliest + (d.upto(1, 3) if d.chance(0.15, "slack") else 0)
         drive = 0.0
         for i, source in enumerate(chosen):
-            c = (
-                first
-                if i == 0 and first is not None
-                else self._matrix(f"c{len(self.connections)}", source, name)
-            )
+            c = self._matrix(f"c{len(self.connections)}", source, name) if i or first is None else first
             self._keep(c)
             drive += _typical(c)
         self.populations.append(self._population(name, drive))
+
+    def _sources(self) -> list[str]:
+        """One to three of what is there, the newest one more often; the input only where it reaches the chip."""
+        d = self.d
+        names = [n for n in self.shapes if n != self.spec.name or self.host is None]
+        newest = names[-1]
+        d.rng.shuffle(names)
+        wanted = [newest if d.chance(0.5) else names[0], *(n for n in names[1:3] if d.chance(0.35))]
+        return list(dict.fromkeys(wanted))
 
     def feed_back(self) -> None:
         """A connection from a population to itself or an earlier one."""
@@ -178,18 +175,15 @@ class _Network:
     def _hosted(self, name: str) -> None:
         """The first layer on the host."""
         d = self.d
-        self.shapes[name], self.latency[name] = (d.upto(1, 20),), d.one(0, 0, 2)
-        self.populations.append(self._population(name, 60.0))
-        n = self.populations[0].n_neurons
         c = self._conv_from(self.spec.name, name)
-        if c is not None:
-            self.shapes[name] = c.out_shape
-            self.populations = [self._population(name, 60.0)]
-            n = self.populations[0].n_neurons
-        else:
-            weights = d.ints(-500, 500, (n, int(np.prod(self.spec.shape))))
+        self.shapes[name] = c.out_shape if c is not None else (d.upto(1, 20),)
+        self.latency[name] = d.one(0, 0, 2)
+        p = self._population(name, 60.0)
+        if c is None:
+            weights = d.ints(-500, 500, (p.n_neurons, int(np.prod(self.spec.shape))))
             c = Connection("host", self.spec.name, name, "dense", weights, message_bits=8)
-        self.host = HostLayer(c, d.rng.integers(-5000, 5000, n), d.upto(0, 6), -4096, 4095)
+        self.host = HostLayer(c, d.rng.integers(-5000, 5000, p.n_neurons), d.upto(0, 6), -4096, 4095)
+        self.populations.append(p)
 
     def _keep(self, c: Connection, least: int = 0) -> None:
         """Add delays in own time of at least ``least``, so that the chip's delay lies in 0..62."""
@@ -210,14 +204,10 @@ class _Network:
         self.connections.append(Connection(**{**c.__dict__, "delay_steps": delays}))
 
     def _message_bits(self, source: str) -> int:
-        if source == self.spec.name and self.graded:
-            bits = self.d.one(0, 8, 8, 8)
-        else:
-            bits = self.d.one(0, 0, 0, 8)
+        payload = source == self.spec.name and self.graded
+        bits = self.d.one(0, 8, 8, 8) if payload else self.d.one(0, 0, 0, 8)
         if bits:
-            self.d.features.add(
-                "graded input" if source == self.spec.name and self.graded else "graded spikes of 1"
-            )
+            self.d.features.add("graded input" if payload else "graded spikes of 1")
         return bits
 
     def _weights(self, shape, sign_mode: str, bits: int, spread: int) -> np.ndarray:
@@ -238,9 +228,12 @@ class _Network:
         sign_mode = d.one("mixed", "mixed", "mixed", "excitatory", "inhibitory")
         bits = d.one(8, 8, 8, d.upto(1, 7))
         d.features |= {kind, sign_mode} | ({"few bits"} if bits < 8 else set())
-        exponent = d.one(d.upto(-6, 6), d.upto(-6, 6), d.upto(8, 10)) if d.chance(0.45, "weight exponent") else 0
+        exponent = (
+            d.one(d.upto(-6, 6), d.upto(-6, 6), d.upto(8, 10)) if d.chance(0.45, "weight exponent") else 0
+        )
         common = {
-            "weight_exp": exponent, "weight_bits": bits, "sign_mode": sign_mode, "message_bits": self._message_bits(source),
+            "weight_exp": exponent, "weight_bits": bits, "sign_mode": sign_mode,
+            "message_bits": self._message_bits(source),
         }  # fmt: skip
         spread = d.one(30, 120, 256)
         if kind == "dense":
@@ -269,31 +262,27 @@ class _Network:
 
     def _conv(self, source: str, target: str, kernel, stride, dilation, same: bool = False) -> Connection:
         d, (c_in, h, w) = self.d, self.shapes[source]
-        if same:
-            padding = tuple((k - 1) // 2 for k in kernel)
-            groups, c_out = 1, c_in
-        else:
-            padding = tuple(d.one(0, k - 1) for k in kernel)
-            groups = d.one(*(g for g in (1, 1, 2, 4) if c_in % g == 0))
-            c_out = groups * d.upto(1, 2)
-        size = [
-            (n + 2 * p - q * (k - 1) - 1) // s + 1
-            for n, p, q, k, s in zip((h, w), padding, dilation, kernel, stride, strict=True)
+        spans = [q * (k - 1) for k, q in zip(kernel, dilation, strict=True)]
+        groups = 1 if same else d.one(*(g for g in (1, 1, 2, 4) if c_in % g == 0))
+        c_out = c_in if same else groups * d.upto(1, 2)
+        padding = tuple(
+            n // 2 if same else d.one(0, n) if size > n else n for n, size in zip(spans, (h, w), strict=True)
+        )
+        out = [
+            (n + 2 * p - r - 1) // s + 1 for n, p, r, s in zip((h, w), padding, spans, stride, strict=True)
         ]
-        if min(size) < 1:
-            padding = tuple(q * (k - 1) for k, q in zip(kernel, dilation, strict=True))
-            size = [
-                (n + 2 * p - q * (k - 1) - 1) // s + 1
-                for n, p, q, k, s in zip((h, w), padding, dilation, kernel, stride, strict=True)
-            ]
-        for feature, used in (("stride", max(stride) > 1), ("padding", max(padding) > 0),
-                              ("dilation", max(dilation) > 1), ("groups", groups > 1)):  # fmt: skip
-            if used:
-                d.features.add(f"conv {feature}")
-        weights = self._weights((c_out, c_in // groups, *kernel), "mixed", 8, d.one(30, 120, 256))
+        d.features |= {
+            f"conv {feature}"
+            for feature, used in (("stride", max(stride) > 1), ("padding", max(padding) > 0),
+                                  ("dilation", max(dilation) > 1), ("groups", groups > 1))
+            if used
+        }  # fmt: skip
+        sign_mode = d.one("mixed", "mixed", "excitatory", "inhibitory")
+        weights = self._weights((c_out, c_in // groups, *kernel), sign_mode, 8, d.one(30, 120, 256))
         return Connection(
-            f"c{len(self.connections)}", source, target, "conv", weights, message_bits=self._message_bits(source),
-            in_shape=(c_in, h, w), out_shape=(c_out, *size), stride=stride, padding=padding, dilation=dilation, groups=groups,
+            f"c{len(self.connections)}", source, target, "conv", weights, sign_mode=sign_mode,
+            message_bits=self._message_bits(source), in_shape=(c_in, h, w), out_shape=(c_out, *out), stride=stride,
+            padding=padding, dilation=dilation, groups=groups,
         )  # fmt: skip
 
     def _population(self, name: str, drive: float) -> Population:
@@ -323,7 +312,8 @@ class _Network:
             ("no current decay", decay_syn == 0), ("no membrane decay", decay_mem == 0),
             ("full current decay", decay_syn == 4096), ("full membrane decay", decay_mem == 4096),
             ("largest threshold", thresholds == 131071), ("threshold 0", thresholds == 0),
-            ("most negative bias", bias == -4096), ("largest bias", bias == 4095), ("bias shifted right", bias * (exponent < 0) != 0),
+            ("most negative bias", bias == -4096), ("largest bias", bias == 4095),
+            ("bias shifted right", bias * (exponent < 0) != 0),
         ):  # fmt: skip
             if there.any():
                 d.features.add(feature)

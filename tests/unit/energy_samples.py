@@ -45,7 +45,9 @@ def toy_run(active: bool = True) -> RunResult:
     return RunResult(
         "sim", "", 3, 1e-3, 0, True,
         logits=np.array([[1, 0]]),
-        spike_counts={"input": np.array([[2, 1, 2, 0]]), "hid": hid.sum(axis=0, keepdims=True), "out": np.array([[1, 0]])},
+        spike_counts={
+            "input": np.array([[2, 1, 2, 0]]), "hid": hid.sum(axis=0, keepdims=True), "out": np.array([[1, 0]]),
+        },
         last_spikes={"hid": hid[1:].astype(np.uint8), "input": np.array([[1, 0, 0, 0]], np.uint8)},
         active_updates={"hid": np.array([10]), "out": np.array([4])} if active else None,
     )  # fmt: skip
@@ -93,15 +95,21 @@ def robustness_record(n: int = 40) -> dict[str, Any]:
 VERIFY: dict[str, Any] = {
     "schema": "nmtool.verify/1", "reference": "float", "other": "sim", "prediction_agreement": 0.75,
     "layers": [
-        {"name": "fc1", "agreement": 1.0, "spike_ratio": 1.0, "cosine": 1.0, "max_abs_dv": 0.0, "first_divergence": None},
+        {"name": "fc1", "agreement": 1.0, "spike_ratio": 1.0, "cosine": 1.0, "max_abs_dv": 0.0,
+         "first_divergence": None},
         {"name": "fc2", "agreement": 0.96, "spike_ratio": None, "cosine": None, "max_abs_dv": 3.5,
-         "first_divergence": {"step": 2, "sample": 1, "neuron": [4], "reference": {"spike": 1, "v": 0}, "other": {"spike": 0, "v": 639}}},
+         "first_divergence": {"step": 2, "sample": 1, "neuron": [4], "reference": {"spike": 1, "v": 0},
+                              "other": {"spike": 0, "v": 639}}},
     ],
 }  # fmt: skip
 
 SUMMARY: dict[str, Any] = {
     "schema": "nmtool.summary/1", "accuracy": {"float": 0.975, "sim": 0.97}, "verify": {"agreement": 0.993},
-    "robust": {"float": {"fgsm": 0.71, "pgd40": 0.52}, "sim": {"fgsm": 0.7, "pgd40": None}}, "synops_per_inference": 51234.5,
-    "spike_density": 0.123, "energy_pj": {"nominal": 2.5e6}, "seei": 4.2, "environment": {"nmtool": "0"}, "command": "nmtool demo",
+    "robust": {"float": {"fgsm": 0.71, "pgd40": 0.52}, "sim": {"fgsm": 0.7, "pgd40": None},
+               "eps": 0.1, "claim": "withheld", "replay": {"fgsm": 0.8, "pgd40": 0.6}},
+    "synops_per_inference": 51234.5,
+    "spike_density": 0.123, "energy_pj": {"low": 2e6, "nominal": 2.5e6, "high": 3e6},
+    "seei": 4.2, "environment": {"nmtool": "0"},
+    "command": "nmtool demo",
     "seed": 0,
 }  # fmt: skip

@@ -34,8 +34,10 @@ def connection(source: str, target: str, **kw: Any) -> Connection:
 
 def program(**kw: Any) -> Program:
     fields: dict[str, Any] = {
-        "target": "loihi1", "input": InputSpec("input", (6,), "spikes", T), "populations": (population("a"), population("b")),
-        "connections": (connection("input", "a"), connection("a", "b")), "host": None, "output": "b", "readout": "spike_count",
+        "target": "loihi1", "input": InputSpec("input", (6,), "spikes", T),
+        "populations": (population("a"), population("b")),
+        "connections": (connection("input", "a"), connection("a", "b")), "host": None, "output": "b",
+        "readout": "spike_count",
         "dt_s": 1e-3, "info": {"placement": {"a": [[0, 0, 5]], "b": [[1, 0, 3]]}},
     }  # fmt: skip
     return Program(**{**fields, **kw})

@@ -58,7 +58,9 @@ esac""",
 def installed(folder: Path) -> Path:
     """A complete environment."""
     telling(folder / "bin" / "python")
-    (folder / lava_env.MARKER).write_text(json.dumps({"python": "3.10.13", "lava": "0.10.0", "lava_dl": None}))
+    (folder / lava_env.MARKER).write_text(
+        json.dumps({"python": "3.10.13", "lava": "0.10.0", "lava_dl": None})
+    )
     return folder
 
 
@@ -201,7 +203,9 @@ def test_no_python_310_is_nm302_and_says_how_to_get_one(nowhere, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("made", "match"), [(None, "does not run"), ({"python": [3, 12, 1]}, "is Python 3.12.1")], ids=["missing", "another"]
+    ("made", "match"),
+    [(None, "does not run"), ({"python": [3, 12, 1]}, "is Python 3.12.1")],
+    ids=["missing", "another"],
 )
 def test_a_named_python_that_is_no_310_is_nm302(made, match, nowhere):
     path = nowhere / "named"
@@ -246,13 +250,13 @@ def test_a_damaged_wheel_leaves_no_recordings(nowhere):
     assert lava_env.find_recordings() is None
 
 
-def test_the_worker_starts_from_this_package_and_sees_nothing_else_of_ours(nowhere):
-    env = lava_env.LavaEnv(Path(sys.executable), "test", {})
-    code = "import nmtool.backends.frames as f, sys; print(f.__file__); print(sys.path)"
-    command = [*env.worker_command[:2], "-c", env.worker_command[3].replace("from nmtool.backends.lava_worker import main", code)
-               .replace("main()", ""), env.worker_command[4]]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": "/elsewhere"})
-    package = Path(lava_env.__file__).parent
+def test_the_worker_starts_from_this_package_and_sees_nothing_else_of_ours():
+    python, isolated, flag, code, package = lava_env.LavaEnv(Path(sys.executable), "", {}).worker_command
+    look = "import nmtool.backends.frames as f; print(f.__file__); print(sys.path)"
+    code = code.replace("from nmtool.backends.lava_worker import main\nmain()", look)
+    environment = {**os.environ, "PYTHONPATH": "/elsewhere"}
+    command = [python, isolated, flag, code, package]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     where, path = done.stdout.splitlines()
-    assert Path(where) == package / "backends" / "frames.py"
+    assert Path(where) == Path(lava_env.__file__).parent / "backends" / "frames.py"
     assert "/elsewhere" not in path

@@ -161,5 +161,8 @@ def test_page_is_written_whole(tmp_path: Path) -> None:
 
 
 def test_matplotlib_waits_until_a_figure_is_drawn() -> None:
-    code = "import sys, nmtool.report.plots, nmtool.report.text, nmtool.report.html, nmtool.metrics.energy; sys.exit('matplotlib' in sys.modules or 'jinja2' in sys.modules or 'torch' in sys.modules)"
+    code = (
+        "import sys, nmtool.report.plots, nmtool.report.text, nmtool.report.html, nmtool.metrics.energy\n"
+        "sys.exit(any(name in sys.modules for name in ('matplotlib', 'jinja2', 'torch')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

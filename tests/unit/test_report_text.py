@@ -88,8 +88,9 @@ def test_verify_names_the_first_difference() -> None:
 def test_summary_puts_float_beside_deployed() -> None:
     shown = drawn(SUMMARY)
     assert line(shown, "accuracy ") == ["accuracy", "97.5 %", "97.0 %"]
-    assert line(shown, "accuracy under pgd40") == ["accuracy under pgd40", "52.0 %", "–"]
-    assert line(shown, "energy per inference")[-1] == "2.50 µJ"
+    assert line(shown, "accuracy under pgd40") == ["accuracy under pgd40 at eps 0.1", "52.0 %", "–", "60.0 %"]
+    assert line(shown, "energy per inference")[-2:] == ["2.50 µJ", "(low to high 2.00 – 3.00 µJ)"]
+    assert "the robustness claim is withheld" in shown
     assert line(shown, "SynOps per inference")[-1] == "51.2 k"
 
 

@@ -45,7 +45,8 @@ def convolutions(draw: Any) -> Connection:
 
 def synapses(c: Connection) -> list[tuple[int, int, int]]:
     """Every synapse of a convolution as (target, source, weight), by definition."""
-    assert c.in_shape is not None and c.out_shape is not None
+    assert c.in_shape is not None
+    assert c.out_shape is not None
     found = []
     per_out, per_in = c.out_shape[0] // c.groups, c.in_shape[0] // c.groups
     for o, y, x in np.ndindex(*c.out_shape):
@@ -154,8 +155,8 @@ def vgg11(folded: bool) -> Program:
 @pytest.mark.parametrize("folded", [False, True])
 def test_vgg11_multiplications(folded: bool) -> None:
     p = vgg11(folded)
-    total = [macs(c, p.input.shape if c.source == "input" else p.population(c.source).shape, fan_out(c, p.size(c.source)).stored)
-             for c in p.connections]  # fmt: skip
+    shapes = {"input": p.input.shape, **{q.name: q.shape for q in p.populations}}
+    total = [macs(c, shapes[c.source], fan_out(c, p.size(c.source)).stored) for c in p.connections]
     assert sum(m.exact for m in total) / 1e6 == pytest.approx(114.33, abs=0.005)
     assert sum(m.naive for m in total) / 1e6 == pytest.approx(152.77, abs=0.005)
 

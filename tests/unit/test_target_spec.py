@@ -16,8 +16,9 @@ CORES = 'cores = { value = 4, source = "bench notes" }\n'
 
 
 def write(folder: Path, text: str, name: str = "mine.toml", head: str = HEAD) -> Path:
+    """A file; ``<src>`` stands for a source."""
     path = folder / name
-    path.write_text(head + text, encoding="utf-8")
+    path.write_text(head + text.replace("<src>", 'source = "bench notes"'), encoding="utf-8")
     return path
 
 
@@ -28,10 +29,12 @@ def write(folder: Path, text: str, name: str = "mine.toml", head: str = HEAD) ->
         ("core.max_out_axons", 4096), ("core.max_synapse_bits", 16384 * 64), ("core.max_compartment_profiles", 32),
         ("core.max_threshold_profiles", 8), ("core.noise_settings", 1), ("neuron.decay_max_q12", 2**12 - 1),
         ("neuron.v_th_man_max", 2**17 - 1), ("neuron.bias_man_min", -4095), ("neuron.bias_man_max", 4095),
-        ("neuron.bias_exp_min", 0), ("neuron.bias_exp_max", 7), ("neuron.refractory_min", 1), ("neuron.refractory_max", 63),
+        ("neuron.bias_exp_min", 0), ("neuron.bias_exp_max", 7), ("neuron.refractory_min", 1),
+        ("neuron.refractory_max", 63),
         ("neuron.state_bits", 24), ("neuron.v_th_shift", 6), ("synapse.mixed_min", -256), ("synapse.mixed_max", 254),
         ("synapse.excitatory_max", 255), ("synapse.inhibitory_min", -255), ("synapse.max_delay_steps", 62),
-        ("synapse.block_synapses", 64), ("synapse.block_overhead_bits", 10), ("synapse.word_bits", 64), ("noise.exp_min", 1),
+        ("synapse.block_synapses", 64), ("synapse.block_overhead_bits", 10), ("synapse.word_bits", 64),
+        ("noise.exp_min", 1),
         ("noise.exp_max", 23), ("noise.draw_values", 255), ("input.max_payload_bits", 0), ("host.weight_bits", 16),
     ],
 )  # fmt: skip
@@ -108,8 +111,11 @@ def test_code_that_asks_for_a_key_that_cannot_exist() -> None:
 
 
 def test_extends_replaces_single_entries(tmp_path: Path) -> None:
-    path = write(tmp_path, 'extends = "loihi1"\n[core]\nmax_in_axons = { value = 512, source = "what if" }\n'
-                           '[energy.loihi1-davies2018]\nsynop_pj = { value = 1.5, source = "wishful thinking" }\n')  # fmt: skip
+    changes = (
+        'extends = "loihi1"\n[core]\nmax_in_axons = { value = 512, <src> }\n'
+        "[energy.loihi1-davies2018]\nsynop_pj = { value = 1.5, <src> }\n"
+    )
+    path = write(tmp_path, changes)
     spec, parent = load_target(path), load_target("loihi1")
     assert spec.name == "mine"
     assert spec.number("core.max_in_axons") == 512
@@ -140,18 +146,21 @@ def test_folder_of_the_environment_variable(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("text", "error"),
     [
-        ("[core]\nmax_in_axon = { value = 4, source = \"abc\" }\n", r"NM003.*core.max_in_axon: unknown key. Did you mean 'max_in_axons'"),
+        ("[core]\nmax_in_axon = { value = 4, <src> }\n",
+         r"NM003.*core.max_in_axon: unknown key. Did you mean 'max_in_axons'"),
         ("[cor]\n", r"NM003.*cor: unknown key. Did you mean 'core'"),
         ("[chip]\ncores = 128\n", r"NM004.*chip.cores: is 128, not a table. Write \{ value"),
         ("[chip]\ncores = { value = 128 }\n", r"NM004.*chip.cores.source: is missing. Write \{ value"),
-        ("[chip]\ncores = { value = 128, source = \"abc\", sauce = 1 }\n", r"NM003.*chip.cores.sauce: unknown key. Did you mean 'source'"),
-        ("[chip]\ncores = { value = -1, source = \"abc\" }\n", r"NM004.*chip.cores.value: is -1: .*greater than or equal to 1"),
-        ("[chip]\ncores = { value = 1.5, source = \"abc\" }\n", r"NM004.*chip.cores.value: is 1.5: .*valid integer"),
-        ("[chip]\ncores = { value = true, source = \"abc\" }\n", r"NM004.*chip.cores.value: is true: .*valid integer"),
-        ("[chip]\ncores = { value = 9e99, source = \"abc\" }\n", r"NM004.*chip.cores.value"),
-        ("[input]\ngraded = { value = 1, source = \"abc\" }\n", r"NM004.*input.graded.value: is 1: .*valid boolean"),
-        ("[neuron]\nresets = { value = [\"zreo\"], source = \"abc\" }\n", r"NM004.*neuron.resets.value.0: is \"zreo\": .*'zero', 'subtract'"),
-        ("[neuron]\nbias_man_min = { value = 5, source = \"abc\" }\nbias_man_max = { value = 4, source = \"abc\" }\n",
+        ("[chip]\ncores = { value = 128, <src>, sauce = 1 }\n",
+         r"NM003.*chip.cores.sauce: unknown key. Did you mean 'source'"),
+        ("[chip]\ncores = { value = -1, <src> }\n", r"NM004.*chip.cores.value: is -1: .*greater than or equal to 1"),
+        ("[chip]\ncores = { value = 1.5, <src> }\n", r"NM004.*chip.cores.value: is 1.5: .*valid integer"),
+        ("[chip]\ncores = { value = true, <src> }\n", r"NM004.*chip.cores.value: is true: .*valid integer"),
+        ("[chip]\ncores = { value = 9e99, <src> }\n", r"NM004.*chip.cores.value"),
+        ("[input]\ngraded = { value = 1, <src> }\n", r"NM004.*input.graded.value: is 1: .*valid boolean"),
+        ("[neuron]\nresets = { value = [\"zreo\"], <src> }\n",
+         r"NM004.*neuron.resets.value.0: is \"zreo\": .*'zero', 'subtract'"),
+        ("[neuron]\nbias_man_min = { value = 5, <src> }\nbias_man_max = { value = 4, <src> }\n",
          r"NM004.*neuron.bias_man_min is 5, above neuron.bias_man_max, 4"),
         ("a = " + "9" * 5000, r"NM006.*mine.toml: is not valid TOML"),
         ("[chip\n", r"NM006.*mine.toml: is not valid TOML"),
@@ -225,18 +234,18 @@ citation = "our bench, 2026"
 @pytest.mark.parametrize(
     ("scope", "rest", "error"),
     [
-        ("ops", "ac_pj = { value = 1, source = \"abc\" }", "NM004.*needs mac_pj and ac_pj"),
-        ("ops", "ac_pj = { value = 1, source = \"abc\" }\nmac_pj = { value = 1, source = \"abc\" }\nsynop_pj = { value = 1, source = \"abc\" }",
+        ("ops", "ac_pj = { value = 1, <src> }", "NM004.*needs mac_pj and ac_pj"),
+        ("ops", "ac_pj = { value = 1, <src> }\nmac_pj = { value = 1, <src> }\nsynop_pj = { value = 1, <src> }",
          "NM504.*counts arithmetic alone cannot price synop_pj"),
-        ("chip-dynamic", "synop_pj = { value = 1, source = \"abc\" }\nmac_pj = { value = 1, source = \"abc\" }", "NM504.*bare arithmetic"),
-        ("chip-total", "all_in = true\nsynop_pj = { value = 1, source = \"abc\" }\nmessage_pj = { value = 1, source = \"abc\" }",
+        ("chip-dynamic", "synop_pj = { value = 1, <src> }\nmac_pj = { value = 1, <src> }", "NM504.*bare arithmetic"),
+        ("chip-total", "all_in = true\nsynop_pj = { value = 1, <src> }\nmessage_pj = { value = 1, <src> }",
          "NM504.*already holds everything cannot price message_pj"),
         ("chip-dynamic", "", "NM004.*needs synop_pj, or all of"),
-        ("chip-dynamic", "synop_pj = { value = 1, source = \"abc\" }\nneuron_idle_pj = { value = 1, source = \"abc\" }",
+        ("chip-dynamic", "synop_pj = { value = 1, <src> }\nneuron_idle_pj = { value = 1, <src> }",
          "NM004.*neuron_active_pj and neuron_idle_pj go together"),
         ("chip-dynamic", "synop_pj = { value = 1 }", "NM004.*synop_pj.source: is missing"),
-        ("chip-dynamic", "synop_pj = { value = nan, source = \"abc\" }", "NM004.*synop_pj.value"),
-        ("chip-dynamic", "synop_pj = { value = 1, source = \"abc\" }\nbarrier_ns = { value = [[2, 1], [1, 2]], source = \"abc\" }",
+        ("chip-dynamic", "synop_pj = { value = nan, <src> }", "NM004.*synop_pj.value"),
+        ("chip-dynamic", "synop_pj = { value = 1, <src> }\nbarrier_ns = { value = [[2, 1], [1, 2]], <src> }",
          "NM004.*tiles of barrier_ns must ascend"),
     ],
 )  # fmt: skip

@@ -38,7 +38,7 @@ from nmtool.errors import NmtoolError, SimulationError
 if TYPE_CHECKING:
     from nmtool.backends.lava_worker.network import Job, Network
 
-POLL_S = 0.004
+POLL_S = 0.01
 REPORT_S = 0.5
 LAST_WORDS_S = 2.0
 
@@ -143,14 +143,16 @@ def _job(frame: Frame) -> Job:
         spikes = array(frame, "spikes", code, (t, b, program.size(program.input.name)))
     if "bias" in frame.arrays and program.host is not None:
         bias = array(frame, "bias", "i4", (b, program.size(program.host.connection.target)))
-    names = [tuple(field(frame, key, list)) for key in ("counted", "traced", "final")]
+    counted, traced, final = (tuple(field(frame, key, list)) for key in ("counted", "traced", "final"))
     return Job(
-        program,
-        t,
-        b,
-        spikes,
-        bias,
-        *names,
+        program=program,
+        n_steps=t,
+        n_samples=b,
+        spikes=spikes,
+        bias=bias,
+        counted=counted,
+        traced=traced,
+        final=final,
         seed=field(frame, "seed", int),
         noise=field(frame, "noise", bool),
         sample_offset=field(frame, "sample_offset", int),

@@ -233,9 +233,11 @@ class NoisyLIF(LIFReset):
 @requires(CPU)
 @tag("fixed_pt")
 class PyNoisyLIFModel(PyLifResetModelBitAcc):
-    """All arithmetic stays Lava's; noise enters beside the activation or beside the bias, v is held while refractory."""
+    """All arithmetic stays Lava's: noise enters beside the activation or the bias; v is held while refractory."""
 
     implements_process = None  # inherited from the model of LIFReset, which Lava would not let us replace
+    act_shift: int
+    effective_bias: NDArray[np.int32]
     s_out: PyOutPort = LavaPyType(PyOutPort.VEC_DENSE, np.int32)
     vth: int = LavaPyType(int, np.int32)
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 RECIPE, SUITE = "digits-tgo", "quick"
 SUMMARY, VERIFY_RECORD, MEMBRANES = "summary.json", "verify.json", "membrane_distribution.png"
 QUICK_EPOCHS, QUICK_SAMPLES, QUICK_EPS = 6, 60, (0.1,)
+ATTACKED_SAMPLES = 200
 DRAWN_SAMPLES = 256
 
 
@@ -62,6 +63,7 @@ def demo(
     overrides = [f"train.epochs={QUICK_EPOCHS}"] if quick else []
     overrides += [] if seed is None else [f"seed={seed}"]
     inputs = Inputs(n=QUICK_SAMPLES if quick else None)
+    victims = Inputs(n=QUICK_SAMPLES if quick else ATTACKED_SAMPLES)
     attack = AttackOptions(SUITE, QUICK_EPS if quick else None)
 
     trained = train(RECIPE, out, overrides, watch=watch)
@@ -70,7 +72,7 @@ def demo(
     exported = export(model)
     floating, deployed = (run(model, name, inputs, watch=watch) for name in ("float", "sim"))
     agreement = verify(model, ("float", "sim"), inputs, NOISE_OFF, folder / VERIFY_RECORD, watch)
-    robustness = robustness_report(model, "sim", inputs, attack, folder, watch)
+    robustness = robustness_report(model, "sim", victims, attack, folder, watch)
     energy = energy_report(model, deployed, out=folder)
 
     summary = {
@@ -97,7 +99,7 @@ def _robust(record: Mapping[str, Any]) -> dict[str, Any]:
     """Accuracy under each attack at the middle budget; ``replay``: the float network's examples on the deployed one."""
     eps = sorted(record["eps"])[len(record["eps"]) // 2]
     rows = [row for row in record["attacks"] if row["eps"] == eps]
-    found: dict[str, Any] = {"eps": eps, "claim": record["claim"]["status"]}
+    found: dict[str, Any] = {"eps": eps, "n_samples": record["n_samples"], "claim": record["claim"]["status"]}
     for name in ("float", "sim"):
         found[name] = {row["attack"]: row["models"][name]["robust"]["value"] for row in rows}
     found["replay"] = {row["attack"]: row["replay"]["robust"]["value"] for row in rows}
