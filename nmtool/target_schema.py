@@ -65,6 +65,7 @@ class Core(Table):
     max_compartments: Count = None
     max_in_axons: Count = None
     max_out_axons: Count = None
+    axon_atoms: Count = None
     max_synapse_bits: Count = None
     max_compartment_profiles: Count = None
     max_threshold_profiles: Count = None

@@ -283,12 +283,13 @@ def check_codes(texts: dict[str, str]) -> list[str]:
 
 
 def tracked() -> list[str]:
-    """What git tracks or would track; every file below the root where there is no git."""
+    """What git tracks or would track; where there is no git, every file that is not hidden or made."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     git = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if git.returncode == 0:
         return sorted(f for f in set(git.stdout.splitlines()) if (ROOT / f).is_file())
-    return sorted(p.relative_to(ROOT).as_posix() for p in ROOT.rglob("*") if p.is_file())
+    names = (p.relative_to(ROOT).as_posix() for p in ROOT.rglob("*") if p.is_file())
+    return sorted(n for n in names if not re.match(r"(.*/)?(\.|__pycache__)|(dist|build|runs)/", n))
 
 
 def read(name: str) -> str | None:

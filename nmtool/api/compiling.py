@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from nmtool import provenance
 from nmtool.api.models import MODEL_FILE, PROGRAM_FILE, AnyModel, Model, open_model
-from nmtool.errors import ConfigError, Diagnostic, FindingsError, TargetError
+from nmtool.errors import ConfigError, Diagnostic, FindingsError, TargetError, raise_errors
 
 EXPORT_RECORD = "export.json"
 
@@ -48,13 +48,14 @@ def export(model: AnyModel, out: Path | str | None = None) -> Exported:
         )
     folder = Path(out) if out is not None else opened.source.folder / opened.spec.name
     program = opened.program
+    findings = (*_unusual(opened), *_compiler_findings(opened))
+    raise_errors(findings)
     provenance.claim_folder(folder)
-    if opened.source.form != "net":
+    if opened.source.has_graph:
         from nmtool.compiler.writeback import write_quantised
 
         write_quantised(opened.graph, opened.compiled, folder / MODEL_FILE)
     programs.save(program, folder / PROGRAM_FILE)
-    findings = () if opened.source.form == "net" else opened.compiled.findings
     record = {
         "schema": "nmtool.export/1",
         "target": opened.spec.name,
@@ -78,23 +79,39 @@ def check(model: AnyModel) -> dict[str, Any]:
         ConfigError: NM0xx for files and names.
     """
     opened = open_model(model)
-    findings: Sequence[Diagnostic] = ()
+    spec, findings = opened.spec, list(_unusual(opened))
     placement: dict[str, Any] = {"utilisation": None, "chip": None}
     try:
-        findings = () if opened.source.form in ("net", "export") else opened.compiled.findings
+        findings += _compiler_findings(opened)
         placement = _placement(opened)
     except FindingsError as e:
-        findings = e.findings
+        findings += e.findings
     except TargetError as e:
-        findings = (Diagnostic(e.code, e.where, e.message, e.hint),)
+        findings.append(Diagnostic(e.code, e.where, e.message, e.hint))
     return {
         "schema": "nmtool.check/1",
-        "target": opened.spec.name,
+        "target": spec.name,
         "passed": not any(d.severity == "error" for d in findings),
         "findings": [asdict(d) for d in findings],
         **placement,
-        **provenance.record(target=opened.spec.sha256),
+        **provenance.record(target=spec.sha256),
     }
+
+
+def _unusual(model: Model) -> tuple[Diagnostic, ...]:
+    """What reading the graph noticed; a graph that is not sound is an error here, not a finding."""
+    return model.graph.warnings if model.source.has_graph else ()
+
+
+def _compiler_findings(model: Model) -> tuple[Diagnostic, ...]:
+    """What the design rules say of a network, or of a program that was not compiled here."""
+    if model.source.form in ("nir", "run"):
+        return model.compiled.findings
+    from nmtool.compiler.check import check_placement, check_program
+    from nmtool.compiler.place import place
+
+    program, spec = model.program, model.spec
+    return (*check_program(program, spec), *check_placement(program, place(program, spec), spec))
 
 
 def _placement(model: Model) -> dict[str, Any]:

@@ -36,15 +36,22 @@ class Source:
     form: Form
 
     @property
+    def has_graph(self) -> bool:
+        """Whether there is a NIR file; not for a ``.net`` file and what was exported from one."""
+        return self.form in ("nir", "run") or (self.path / MODEL_FILE).is_file()
+
+    @property
     def nir(self) -> Path:
         """The NIR file.
 
         Raises:
-            ModelError: NM107 for a ``.net`` file, whose integers have no NIR counterpart.
+            ModelError: NM107 where there is none.
         """
-        if self.form == "net":
-            message = "is a .net file: integers for the chip, without the float network that they came from"
-            raise ModelError("NM107", str(self.path), message, "Use --backend sim or lava")
+        if not self.has_graph:
+            message = (
+                "comes from lava-dl: integers for the chip, without the float network that they came from"
+            )
+            raise ModelError("NM107", str(self.path), message, "Use the backends sim and lava")
         return self.path if self.form == "nir" else self.path / MODEL_FILE
 
     @property
@@ -186,8 +193,8 @@ class Model:
 
     @cached_property
     def interface(self) -> Interface:
-        """What the model takes; a ``.net`` file does not know its data set."""
-        if self.source.form == "net":
+        """What the model takes; a program alone does not know its data set."""
+        if not self.source.has_graph:
             spec = self.program.input
             bounds = (0.0, spec.x_max * spec.x_scale)
             return Interface(spec.name, spec.shape, spec.encoder, bounds, "", self.program.dt_s)

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from nmtool import provenance
-from nmtool.api.inputs import Inputs, load_inputs
+from nmtool.api.inputs import Batch, Inputs, load_inputs
 from nmtool.api.models import AnyModel, Model, open_model
 from nmtool.api.pages import write_report
 from nmtool.api.progress import Watch, silent
@@ -80,17 +83,9 @@ def robustness_report(
     from nmtool.attacks.arrays import as_tensors
 
     opened = open_model(model)
-    batch = load_inputs(inputs, opened.interface)
-    if batch.labels is None:
-        raise ModelError(
-            "NM109", batch.origin, "has no labels, an attack needs them", "Add 'labels' to the file"
-        )
-    if batch.n_steps is not None:
-        message = "holds spikes; these attacks change analog values"
-        raise ModelError("NM109", batch.origin, message, "Attack a model with an analog input")
-    plan = suites.Plan(
-        suites.suite(options.suite), _budgets(options, opened), options.seed, options.batch_size
-    )
+    batch, labels = _victims(inputs, opened)
+    budgets = _budgets(options, opened)
+    plan = suites.Plan(suites.suite(options.suite), budgets, options.seed, options.batch_size)
     models = attacked(opened, backend)
     folder = Path(out) if out is not None else None
     state = _begin(folder, options.resume)
@@ -101,7 +96,7 @@ def robustness_report(
             provenance.write_json(folder / STATE, state)
         tick(done, total)
 
-    data = as_tensors(batch.x, batch.labels)
+    data = as_tensors(batch.x, labels)
     with threads_for(sum(c.weights.size for c in opened.program.connections)):
         found = suites.run(models, data, plan, progress, state)
     hashes = {"graph": opened.program.graph_sha256, "program": opened.program.sha256}
@@ -131,7 +126,7 @@ def attacked(model: Model, backend: str) -> Mapping[str, Attacked]:
         raise ConfigError("NM005", backend, "cannot be attacked", did_you_mean(backend, NETWORKS))
     bounds = model.interface.bounds
     models: dict[str, Attacked] = {}
-    if "float" in NETWORKS[backend] and model.source.form != "net":
+    if "float" in NETWORKS[backend] and model.source.has_graph:
         net = FloatTwin(model.graph)
         models["float"] = Differentiable("float", net, bounds, net.n_classes, net.stochastic)
     if "sim" in NETWORKS[backend]:
@@ -139,6 +134,18 @@ def attacked(model: Model, backend: str) -> Mapping[str, Attacked]:
         n_classes = model.program.size(model.program.output)
         models["sim"] = Differentiable(model.spec.name, twin, bounds, n_classes, twin.stochastic)
     return models
+
+
+def _victims(inputs: Inputs, model: Model) -> tuple[Batch, NDArray[np.int64]]:
+    """Labelled analog inputs, and their labels."""
+    batch = load_inputs(inputs, model.interface)
+    if batch.n_steps is not None:
+        message = "holds spikes; these attacks change analog values"
+        raise ModelError("NM109", batch.origin, message, "Attack a model with an analog input")
+    if batch.labels is None:
+        message = "has no labels, an attack needs them"
+        raise ModelError("NM109", batch.origin, message, "Name a data set with labels")
+    return batch, batch.labels
 
 
 def _budgets(options: AttackOptions, model: Model) -> tuple[float, ...]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nmtool.attacks.search import Model
 from nmtool.errors import EvaluationError
+from nmtool.surrogate import ResetGrad, override
 
 
 @dataclass(frozen=True)
@@ -66,38 +67,71 @@ class BlackBox:
 
 
 @dataclass(frozen=True)
-class FixedSeed:
-    """A stochastic model whose noise an attacker can predict: every call uses one seed (derandomised threat)."""
+class Wrapped:
+    """Another model's facts.
+
+    Attributes:
+        model: the model.
+    """
 
     model: Model
-    seed: int
 
     @property
     def name(self) -> str:
-        """Name of the model, marked."""
-        return f"{self.model.name}, seed {self.seed}"
+        """As the model's."""
+        return self.model.name
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Range of an input value."""
+        """As the model's."""
         return self.model.bounds
 
     @property
     def n_classes(self) -> int:
-        """K."""
+        """As the model's."""
         return self.model.n_classes
 
     @property
     def stochastic(self) -> bool:
-        """No: the seed is fixed."""
-        return False
+        """As the model."""
+        return self.model.stochastic
 
     @property
     def differentiable(self) -> bool:
         """As the model."""
         return self.model.differentiable
 
+
+@dataclass(frozen=True)
+class FixedSeed(Wrapped):
+    """A stochastic model whose noise an attacker can predict: every call uses one seed (derandomised threat)."""
+
+    seed: int = 0
+
+    @property
+    def stochastic(self) -> bool:
+        """No: the seed is fixed."""
+        return False
+
     def logits(self, x: Tensor, seed: int) -> Tensor:
-        """As the model's with the fixed seed; ``seed`` is not used."""
+        """The model's with the fixed seed; ``seed`` is not used."""
         del seed
         return self.model.logits(x, self.seed)
+
+
+@dataclass(frozen=True)
+class ThroughSurrogate(Wrapped):
+    """The same network, differentiated by another surrogate; its answers stay the same bits.
+
+    Attributes:
+        family, width, reset_grad: see :func:`nmtool.surrogate.override`.
+    """
+
+    family: str = "triangle"
+    width: float = 1.0
+    reset_grad: ResetGrad = "detach"
+
+    def logits(self, x: Tensor, seed: int) -> Tensor:
+        """The model's, run under the other rule."""
+        with override(self.family, self.width, self.reset_grad):
+            return self.model.logits(x, seed)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nmtool.errors import ConfigError, did_you_mean
 
 Progress = Callable[[int, int], None]
 """Called with (samples done, samples in all)."""
@@ -52,6 +54,22 @@ class RunOptions:
     def records(self, name: str) -> bool:
         """Whether this population is traced."""
         return name in self.record or "all" in self.record
+
+
+def check_options(options: RunOptions, names: Sequence[str]) -> None:
+    """Refuse options that mean nothing for a model with these populations and input.
+
+    Raises:
+        ConfigError: NM004 naming the option.
+    """
+    for name in options.record:
+        if name not in (*names, "all"):
+            hint = did_you_mean(name, [*names, "all"])
+            raise ConfigError("NM004", "record", f"'{name}' is no population of this model", hint)
+    for key, low in (("batch_size", 1), ("sample_offset", 0), ("n_steps", 1)):
+        value = getattr(options, key)
+        if value is not None and value < low:
+            raise ConfigError("NM004", key, f"is {value}, allowed is {low} or more")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from nmtool.backends.base import Progress, RunOptions, RunResult
+from nmtool.backends.base import Progress, RunOptions, RunResult, check_options
 from nmtool.backends.frames import PROTOCOL, Frame, field
 from nmtool.backends.lava_limits import refuse_what_lava_cannot
 from nmtool.backends.lava_samples import Collected, Entering, entering, packed
@@ -82,10 +82,15 @@ class LavaBackend:
         are not known to Lava. A sample that failed has zeros everywhere and stands in ``failures``.
 
         Raises:
+            ConfigError: NM004 if an option is outside what is allowed.
             ModelError: NM109 if ``x`` does not fit the program's input.
-            BackendUnavailableError: NM301 if the worker cannot import Lava.
+            BackendUnavailableError: NM301 if the worker cannot import Lava, NM304 if ``options.strict`` is set.
             SimulationError: NM402, NM403 if no sample could be finished; NM404 if the worker breaks the protocol.
         """
+        check_options(options, [self.program.input.name, *(p.name for p in self.program.populations)])
+        if options.strict:
+            message = "Lava does not tell whether a register overflowed, which strict mode asks for"
+            raise BackendUnavailableError("NM304", "lava", message, "Run strictly on the sim backend")
         source = entering(self.program, x, options)
         with contextlib.ExitStack() as stack:
             link = self._link or stack.enter_context(self._new_link())

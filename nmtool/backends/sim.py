@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from nmtool.backends.sim_block import Job
     from nmtool.backends.sim_plan import Plan
 
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 6 << 20
 """Working set of one block and chunk, per thread: about what stays in the outer caches."""
 
 CHUNK_STEPS = 64
-MIN_ROWS, MAX_ROWS = 16, 4096
+MIN_ROWS, MAX_ROWS = 4, 4096
 
 
 @dataclass(frozen=True)

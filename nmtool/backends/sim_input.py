@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +125,8 @@ class InputBlock:
             self._buffer = np.zeros((self._history + steps, len(samples), n), kind)
         self.counts = np.zeros((len(samples), n), np.int32)
         self.per_step = np.zeros(source.n_steps, np.int64)
+        self._windows: dict[bool, Window] = {}
+        self._last = 0
 
     def advance(self, step: int, n_steps: int) -> dict[bool, Window]:
         """Spikes of the steps ``[step, step + n_steps)``: under False binary, under True with their payload.
@@ -134,16 +137,21 @@ class InputBlock:
         if self._silent:
             return {}
         window = self._window(step, n_steps)
-        count = self.per_step[step : step + n_steps]
-        if not self._graded:
-            if drive.tally_input(window.array, window.span, self.counts, count) > 1:
-                raise ModelError("NM109", self._name, "binary spikes have values above 1, allowed are 0 and 1",
-                                 "Give the spikes as 0 and 1")  # fmt: skip
-            window.density = float(count.sum()) / max(np.prod(window.shape), 1)
-            return {False: window, True: window}
-        nonzero = (window.array != 0).view(np.uint8)
-        drive.tally_input(nonzero, window.span, self.counts, count)
-        return {False: Window(nonzero, window.span, self._history), True: window}
+        nonzero = window
+        if self._graded:
+            nonzero = Window((window.array != 0).view(np.uint8), window.span, self._history)
+        before = int(self.counts.sum())
+        if drive.tally_input(nonzero.array, window.span, self.counts) > 1:
+            raise ModelError("NM109", self._name, "binary spikes have values above 1, allowed are 0 and 1",
+                             "Give the spikes as 0 and 1")  # fmt: skip
+        nonzero.density = (int(self.counts.sum()) - before) / max(math.prod(window.shape), 1)
+        self._windows = {False: nonzero, True: window}
+        return self._windows
+
+    def finish(self, step: int, n_steps: int) -> None:
+        """Note the spikes per step of the last :meth:`advance`."""
+        if self._windows:
+            self.per_step[step : step + n_steps] = self._windows[False].per_step()
 
     def _window(self, step: int, n_steps: int) -> Window:
         if self._buffer is None:
@@ -153,8 +161,6 @@ class InputBlock:
         self._last = n_steps
         self._buffer[self._history : self._history + n_steps] = self._layout.inward(self._flat(step, n_steps))
         return Window(self._buffer, Span(self._history, n_steps, 0, len(self._samples)), self._history)
-
-    _last = 0
 
     def _flat(self, step: int, n_steps: int) -> NDArray[Any]:
         """The chunk in flat order, ``[T, B, N]``."""
@@ -173,7 +179,7 @@ class InputBlock:
 
 
 def host_bias(plan: Plan, source: Feed, samples: range) -> NDArray[np.int32]:
-    """Effective bias that the host computes for the samples, int32 ``[B, N]`` in memory order of its target."""
+    """Effective bias that the host computes for the samples, int32 ``[B * N]`` in memory order of its target."""
     host, layer = plan.host, plan.program.host
     if host is None or layer is None or source.units is None:
         raise ModelError(
@@ -185,4 +191,4 @@ def host_bias(plan: Plan, source: Feed, samples: range) -> NDArray[np.int32]:
     target = plan.program.population(host.target)
     exponent = target.params.bias_exp
     exponent = plan.layouts[host.target].inward(exponent) if exponent.size > 1 else exponent
-    return shift_left_or_floor(mantissa, exponent).astype(np.int32)
+    return shift_left_or_floor(mantissa, exponent).astype(np.int32).reshape(-1)

@@ -12,7 +12,7 @@ from nmtool.compiler.program import Connection, Population, Program, check_consi
 from nmtool.errors import ModelError
 from nmtool.fixedpoint import scan, synapses
 from nmtool.fixedpoint.neuron import NeuronParams
-from nmtool.fixedpoint.ops import DECAY_UNITY
+from nmtool.fixedpoint.ops import ACTIVATION_SHIFT, DECAY_UNITY
 
 MATRIX_FROM_SHARE = 1 / 8
 """Share of stored synapses from which a sparse connection is cheaper as a matrix."""
@@ -54,14 +54,19 @@ class Edge(NamedTuple):
     Attributes:
         source: population or input.
         lag: delay in steps, own time.
-        graded: whether the input's payload counts; binary otherwise.
+        payload: largest magnitude of a spike: 1, or what the input's message bits allow.
         synapses: the operator.
     """
 
     source: str
     lag: int
-    graded: bool
+    payload: int
     synapses: synapses.Synapses
+
+    @property
+    def graded(self) -> bool:
+        """Whether the payload counts."""
+        return self.payload > 1
 
 
 class Layer(NamedTuple):
@@ -71,7 +76,7 @@ class Layer(NamedTuple):
         block: its index in the program, which is its block in the noise stream.
         population, layout: what and how.
         registers: as the scan wants them.
-        bias: int32 effective bias ``[1, N]`` or one tile ``[1, n]``; the host's bias replaces it.
+        bias: int32 effective bias as a register; the host's bias replaces it.
         outside, inside: edges from earlier groups, and from the layer's own group.
     """
 
@@ -103,6 +108,7 @@ class Plan:
         history: longest lag on which each source is read.
         host: or None.
         needs_torch: whether any operator is a convolution.
+        sha256: of the program.
     """
 
     program: Program
@@ -111,6 +117,7 @@ class Plan:
     history: dict[str, int]
     host: Host | None
     needs_torch: bool
+    sha256: str
 
     @property
     def stepwise(self) -> bool:
@@ -143,7 +150,7 @@ def prepare(program: Program) -> Plan:
     host = _host(program, layouts)
     operators = [e.synapses for e in every] + ([host.synapses] if host else [])
     torch = any(isinstance(o, synapses.Conv) for o in operators)
-    return Plan(program, tuple(groups), layouts, history, host, torch)
+    return Plan(program, tuple(groups), layouts, history, host, torch, program.sha256)
 
 
 def _check_registers(p: Population) -> None:
@@ -217,12 +224,13 @@ def _layer(
           for a in (params.decay_syn_q12, params.decay_mem_q12, params.v_th_man, params.bias_man, params.bias_exp)),
         params.refractory_steps,
     )  # fmt: skip
+    largest = sum(e.synapses.largest(e.payload) for e in edges[p.name])
     return Layer(
         block,
         p,
         layout,
-        scan.registers(inner, layout.size),
-        scan.tiled(inner.bias, layout.size, np.int32)[None],
+        scan.registers(inner, layout.size, largest * 2.0**ACTIVATION_SHIFT),
+        scan.register(inner.bias, layout.size),
         tuple(e for e in edges[p.name] if e.source not in group),
         tuple(e for e in edges[p.name] if e.source in group),
     )
@@ -232,14 +240,14 @@ def _edges(program: Program, name: str, layouts: dict[str, Layout]) -> list[Edge
     """One edge per connection and distinct delay. Slots are shifted by the weight exponent one by one, as Lava does."""
     found = []
     for c in program.incoming(name):
-        graded = c.message_bits > 0 and c.source == program.input.name
+        payload = (1 << c.message_bits) - 1 if c.source == program.input.name and c.message_bits else 1
         for lag in np.unique(c.delay_steps):
             everywhere = c.delay_steps.ndim == 0
             weights = (
                 c.weights if everywhere else np.where(c.delay_steps == lag, c.weights, 0).astype(np.int32)
             )
             if weights.any():
-                found.append(Edge(c.source, int(lag), graded, operator(c, weights, layouts)))
+                found.append(Edge(c.source, int(lag), payload, operator(c, weights, layouts)))
     return found
 
 

@@ -81,7 +81,7 @@ class Collector:
         spiking = program.readout == "spike_count"
         return RunResult(
             backend="sim",
-            model_sha256=program.sha256,
+            model_sha256=self._plan.sha256,
             n_steps=self._feed.n_steps,
             dt_s=program.dt_s,
             seed=options.seed,

@@ -24,23 +24,27 @@ from nmtool.cli import (
     train,
     verify,
 )
+from nmtool.cli.verbs import Verb, attach
 from nmtool.errors import EXIT_OK, EXIT_USAGE, ConfigError
 
-_VERBS = (
-    demo,
-    train,
-    export,
-    check,
-    run,
-    verify,
-    robustness_report,
-    energy_report,
-    targets,
-    models,
-    explain,
-    lava,
-    doctor,
-)
+VERBS: dict[str, tuple[Verb, ...]] = {
+    "Pipeline": (demo.demo, train.train, export.export, check.check, run.run),
+    "Evaluate": (verify.verify, robustness_report.robustness_report, energy_report.energy_report),
+    "Look up": (explain.explain,),
+    "Set up": (doctor.doctor,),
+}
+"""Heading in ``--help``, and the verbs under it."""
+
+GROUPS: dict[str, tuple[str, str, tuple[Verb, ...]]] = {
+    "targets": (
+        "Look up",
+        "Chips, and what is known about them.",
+        (targets.list_targets, targets.show_target),
+    ),
+    "models": ("Look up", "Training recipes, and their keys.", (models.list_models, models.show_model)),
+    "lava": ("Set up", "The environment in which real Lava runs.", (lava.install, lava.status)),
+}
+"""Verbs with verbs of their own: heading, one line for ``--help``, and those."""
 
 # typer brings its own click in newer releases and imports it in older ones: this is its ClickException in both.
 _ClickError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -53,8 +57,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: nmtool demo",
 )
-for _module in _VERBS:
-    _module.register(app)
+for _panel, _verbs in VERBS.items():
+    for _verb in _verbs:
+        attach(app, _verb, _panel)
+for _name, (_panel, _text, _verbs) in GROUPS.items():
+    _group = typer.Typer(no_args_is_help=True)
+    app.add_typer(_group, name=_name, help=_text, rich_help_panel=_panel)
+    for _verb in _verbs:
+        attach(_group, _verb)
 
 
 def _print_version(wanted: bool) -> None:

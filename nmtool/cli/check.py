@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import typer
-
 from nmtool.cli import options as o
 from nmtool.cli.show import utilisation
 from nmtool.cli.ui import Ui
@@ -11,24 +9,15 @@ from nmtool.cli.verbs import verb
 from nmtool.errors import EXIT_NO, EXIT_OK
 
 
-def register(root: typer.Typer) -> None:
-    """Add the verb to the command line."""
+@verb("check", "nmtool check runs/demo --target loihi", "nmtool check net.nir --target ./my-chip.toml --json")
+def check(
+    ui: Ui, model: o.Model, target: o.Target = None, weight_bits: o.WeightBits = 8, allow: o.Allow = None
+) -> int:
+    """Hold a network against the design rules of a chip. Ends with 1 if one is violated; writes nothing."""
+    from nmtool import api
 
-    @verb(
-        root,
-        "check",
-        "nmtool check runs/demo --target loihi",
-        "nmtool check net.nir --target ./my-chip.toml --json",
-        panel="Pipeline",
-    )
-    def check(
-        ui: Ui, model: o.Model, target: o.Target = None, weight_bits: o.WeightBits = 8, allow: o.Allow = None
-    ) -> int:
-        """Hold a network against the design rules of a chip. Ends with 1 if one is violated; writes nothing."""
-        from nmtool import api
-
-        record = api.check(o.opened(model, target, weight_bits, allow))
-        found = [api.finding_text(d) for d in record["findings"]]
-        verdict = f"{record['target']}: {'fits' if record['passed'] else 'does not fit'}"
-        ui.result(record, *found, verdict, *utilisation(record))
-        return EXIT_OK if record["passed"] else EXIT_NO
+    record = api.check(o.opened(model, target, weight_bits, allow))
+    found = [api.finding_text(d) for d in record["findings"]]
+    verdict = f"{record['target']}: {'fits' if record['passed'] else 'does not fit'}"
+    ui.result(record, *found, verdict, *utilisation(record))
+    return EXIT_OK if record["passed"] else EXIT_NO

@@ -6,8 +6,6 @@ import os
 import platform
 from typing import NamedTuple
 
-import typer
-
 from nmtool import __version__, resources
 from nmtool.cli.ui import Ui, table
 from nmtool.cli.verbs import verb
@@ -38,18 +36,15 @@ class Check(NamedTuple):
     required: bool = True
 
 
-def register(root: typer.Typer) -> None:
-    """Add the verb to the command line."""
-
-    @verb(root, "doctor", "nmtool doctor", "nmtool doctor --json", panel="Set up")
-    def doctor(ui: Ui) -> int:
-        """Say what is installed, what is missing and what to do about it. Ends with 1 if something required is."""
-        checks = [*_python(), *_packages(), _threads(), _lava(), *_files(), *_data()]
-        healthy = all(c.ok for c in checks if c.required)
-        rows = [("ok" if c.ok else "missing", c.name, c.found, "" if c.ok else c.remedy) for c in checks]
-        document = {"healthy": healthy, "checks": [c._asdict() for c in checks]}
-        ui.result(document, table("", ("", "what", "found", "what to do"), rows))
-        return EXIT_OK if healthy else EXIT_NO
+@verb("doctor", "nmtool doctor", "nmtool doctor --json")
+def doctor(ui: Ui) -> int:
+    """Say what is installed, what is missing and what to do about it. Ends with 1 if something required is."""
+    checks = [*_python(), *_packages(), _threads(), _lava(), *_files(), *_data()]
+    healthy = all(c.ok for c in checks if c.required)
+    rows = [("ok" if c.ok else "missing", c.name, c.found, "" if c.ok else c.remedy) for c in checks]
+    document = {"healthy": healthy, "checks": [c._asdict() for c in checks]}
+    ui.result(document, table("", ("", "what", "found", "what to do"), rows))
+    return EXIT_OK if healthy else EXIT_NO
 
 
 def _python() -> list[Check]:

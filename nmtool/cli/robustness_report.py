@@ -12,75 +12,70 @@ from nmtool.cli.verbs import verb
 from nmtool.errors import ConfigError
 
 
-def register(root: typer.Typer) -> None:
-    """Add the verb to the command line."""
+@verb(
+    "robustness-report",
+    "nmtool robustness-report runs/demo --suite quick --out runs/demo",
+    "nmtool robustness-report runs/demo --eps 0.05 --eps 8/255 -n 100",
+    "nmtool robustness-report net.nir --backend float --data mnist --json",
+)
+def robustness_report(
+    ui: Ui,
+    model: o.Model,
+    backend: Annotated[
+        str,
+        typer.Option(
+            "--backend", "-b", metavar="NAME", help="float, or sim: float and deployed side by side."
+        ),
+    ] = "sim",
+    target: o.Target = None,
+    suite: Annotated[
+        str, typer.Option("--suite", metavar="NAME", help="Which attacks: quick or standard.")
+    ] = "standard",
+    eps: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--eps",
+            metavar="E",
+            help="Largest change of an input value, such as 0.1 or 8/255; may be repeated. "
+            "Default: 5, 10 and 20 % of its range.",
+            show_default=False,
+        ),
+    ] = None,
+    data: o.Data = None,
+    n: o.Count = None,
+    data_root: o.DataRoot = None,
+    seed: o.Seed = 0,
+    batch: Annotated[
+        int,
+        typer.Option(
+            "--batch",
+            min=1,
+            help="Samples attacked together; random starts depend on it.",
+            rich_help_panel=o.RUN,
+        ),
+    ] = 500,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with what an interruption left in --out.")
+    ] = False,
+    out: o.Out = None,
+    weight_bits: o.WeightBits = 8,
+    allow: o.Allow = None,
+) -> None:
+    """Attack a network with gradients, and doubt the result. --out DIR gets robustness.json and a page."""
+    from nmtool import api
+    from nmtool.report.text import render
 
-    @verb(
-        root,
-        "robustness-report",
-        "nmtool robustness-report runs/demo --suite quick --out runs/demo",
-        "nmtool robustness-report runs/demo --eps 0.05 --eps 8/255 -n 100",
-        "nmtool robustness-report net.nir --backend float --data mnist --json",
-        panel="Evaluate",
+    if resume and out is None:
+        raise ConfigError("NM004", "--resume", "needs the folder to go on in", "Add --out DIR")
+    record = api.robustness_report(
+        o.opened(model, target, weight_bits, allow),
+        backend,
+        api.Inputs(data, None, n, data_root),
+        api.AttackOptions(suite, _budgets(eps), seed, batch, resume),
+        out,
+        ui.watch,
     )
-    def robustness_report(
-        ui: Ui,
-        model: o.Model,
-        backend: Annotated[
-            str,
-            typer.Option(
-                "--backend", "-b", metavar="NAME", help="float, or sim: float and deployed side by side."
-            ),
-        ] = "sim",
-        target: o.Target = None,
-        suite: Annotated[
-            str, typer.Option("--suite", metavar="NAME", help="Which attacks: quick or standard.")
-        ] = "standard",
-        eps: Annotated[
-            list[str] | None,
-            typer.Option(
-                "--eps",
-                metavar="E",
-                help="Largest change of an input value, such as 0.1 or 8/255; may be repeated. "
-                "Default: 5, 10 and 20 % of its range.",
-                show_default=False,
-            ),
-        ] = None,
-        data: o.Data = None,
-        n: o.Count = None,
-        data_root: o.DataRoot = None,
-        seed: o.Seed = 0,
-        batch: Annotated[
-            int,
-            typer.Option(
-                "--batch",
-                min=1,
-                help="Samples attacked together; random starts depend on it.",
-                rich_help_panel=o.RUN,
-            ),
-        ] = 500,
-        resume: Annotated[
-            bool, typer.Option("--resume", help="Go on with what an interruption left in --out.")
-        ] = False,
-        out: o.Out = None,
-        weight_bits: o.WeightBits = 8,
-        allow: o.Allow = None,
-    ) -> None:
-        """Attack a network with gradients, and doubt the result. --out DIR gets robustness.json and a page."""
-        from nmtool import api
-        from nmtool.report.text import render
-
-        if resume and out is None:
-            raise ConfigError("NM004", "--resume", "needs the folder to go on in", "Add --out DIR")
-        record = api.robustness_report(
-            o.opened(model, target, weight_bits, allow),
-            backend,
-            api.Inputs(data, None, n, data_root),
-            api.AttackOptions(suite, _budgets(eps), seed, batch, resume),
-            out,
-            ui.watch,
-        )
-        ui.result(record, render(record))
+    ui.result(record, render(record))
 
 
 def _budgets(texts: list[str] | None) -> tuple[float, ...] | None:

@@ -7,6 +7,7 @@ import inspect
 import typing
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -38,56 +39,49 @@ _COMMON: dict[str, Any] = {
 }
 
 
-def group(root: typer.Typer, name: str, text: str, panel: str) -> typer.Typer:
-    """A verb that has verbs of its own, such as ``targets list``.
+@dataclass(frozen=True)
+class Verb:
+    """Something that the user can type.
 
-    Args:
-        root: the command line.
-        name: what the user types.
-        text: one line for ``--help``.
-        panel: heading under which ``nmtool --help`` lists it.
-    """
-    app = typer.Typer(no_args_is_help=True)
-    root.add_typer(app, name=name, help=text, rich_help_panel=panel)
-    return app
-
-
-def verb(app: typer.Typer, name: str, *examples: str, panel: str | None = None) -> Callable[[Body], Body]:
-    """Register a function as a verb.
-
-    The function takes a :class:`Ui` first and its own options after it; it returns its exit code, None for 0.
-
-    Args:
-        app: the group it belongs to.
-        name: what the user types.
+    Attributes:
+        name: the word.
         examples: command lines for the end of ``--help``.
-        panel: heading under which ``nmtool --help`` lists it.
+        body: takes a :class:`Ui` first and its own options after it; returns its exit code, None for 0.
     """
 
-    def decorate(body: Body) -> Body:
-        hints = typing.get_type_hints(body, include_extras=True)
-        own = [
-            p.replace(annotation=hints[p.name]) for p in list(inspect.signature(body).parameters.values())[1:]
-        ]
-        common = [
-            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=hint)
-            for key, hint in _COMMON.items()
-        ]
+    name: str
+    examples: tuple[str, ...]
+    body: Body
 
-        @functools.wraps(body)
-        def command(*, as_json: bool, quiet: bool, verbose: bool, debug: bool, **options: Any) -> None:
-            ui = Ui(as_json, quiet, verbose)
-            raise typer.Exit(_run(body, ui, options, debug))
 
-        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + common
-        command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-        command.__annotations__ = {p.name: p.annotation for p in parameters}
-        # A line that ends in two spaces and "\b" paragraphs differ between help renderers; empty lines do not.
-        epilog = "\n\n".join(("Examples:", *examples)) if examples else None
-        app.command(name, epilog=epilog, rich_help_panel=panel)(command)
-        return body
+def verb(name: str, *examples: str) -> Callable[[Body], Verb]:
+    """Make a function a :class:`Verb`."""
+    return lambda body: Verb(name, examples, body)
 
-    return decorate
+
+def attach(app: typer.Typer, what: Verb, panel: str | None = None) -> None:
+    """Give a verb to a command line or a group; ``panel`` is the heading under which ``--help`` lists it."""
+    hints = typing.get_type_hints(what.body, include_extras=True)
+    own = [
+        p.replace(annotation=hints[p.name])
+        for p in list(inspect.signature(what.body).parameters.values())[1:]
+    ]
+    common = [
+        inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=hint)
+        for key, hint in _COMMON.items()
+    ]
+
+    @functools.wraps(what.body)
+    def command(*, as_json: bool, quiet: bool, verbose: bool, debug: bool, **options: Any) -> None:
+        ui = Ui(as_json, quiet, verbose)
+        raise typer.Exit(_run(what.body, ui, options, debug))
+
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own] + common
+    command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in parameters}
+    # Help renderers join lines, but keep paragraphs.
+    epilog = "\n\n".join(("Examples:", *what.examples)) if what.examples else None
+    app.command(what.name, epilog=epilog, rich_help_panel=panel)(command)
 
 
 def _run(body: Body, ui: Ui, options: dict[str, Any], debug: bool) -> int:
@@ -101,6 +95,8 @@ def _run(body: Body, ui: Ui, options: dict[str, Any], debug: bool) -> int:
             ui.fail(e)
             return e.exit_code
         except KeyboardInterrupt:
+            ui.close()
+            ui.announce("interrupted")
             return EXIT_INTERRUPTED
         except (BrokenPipeError, typer.Exit):
             raise

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from nmtool.compiler.place import Core, Placement
-from nmtool.compiler.program import Population, Program
+from nmtool.compiler.place import Placement
+from nmtool.compiler.program import Program
 from nmtool.errors import Diagnostic
 from nmtool.ir.graph import Graph
 from nmtool.target import TargetSpec
@@ -51,12 +51,7 @@ def resets_are_supported(graph: Graph, spec: TargetSpec) -> Findings:
                 f"{', '.join(allowed)} ({spec.cite('neuron.resets')})",
                 "Retrain with reset to zero",
             )
-        if (
-            node.neuron is not None
-            and node.neuron.reset_delay
-            and node.neuron.reset == "zero"
-            and node.neuron.beta_syn is not None
-        ):
+        if node.neuron is not None and node.neuron.reset_delay and node.neuron.reset == "zero":
             yield Diagnostic(
                 "NM204",
                 node.name,
@@ -275,26 +270,26 @@ def check_program(program: Program, spec: TargetSpec) -> tuple[Diagnostic, ...]:
 
 
 def profiles_fit(program: Program, placement: Placement, spec: TargetSpec) -> Findings:
-    """A core holds a limited number of different decay/refractory/noise sets and of different thresholds."""
-    for core in placement.cores:
-        p = program.population(core.population)
-
-        def of(a: np.ndarray, core: Core = core, p: Population = p) -> np.ndarray:
-            return np.broadcast_to(a, p.shape).reshape(-1)[core.start : core.stop]
-
+    """A core holds a limited number of different decay sets and of different thresholds."""
+    for p in program.populations:
         sets = {
-            "core.max_compartment_profiles": (of(p.decay_syn_q12), of(p.decay_mem_q12)),
-            "core.max_threshold_profiles": (of(p.v_th_man),),
+            "core.max_compartment_profiles": (p.decay_syn_q12, p.decay_mem_q12),
+            "core.max_threshold_profiles": (p.v_th_man,),
         }
-        for key, columns in sets.items():
-            if spec.has(key) and (n := len(np.unique(np.stack(columns), axis=1).T)) >= spec.number(key):
-                yield Diagnostic(
-                    "NM203",
-                    p.name,
-                    f"has {n} different settings on core {core.core}, {spec.name} allows fewer than "
-                    f"{spec.number(key):g} ({spec.cite(key)})",
-                    "Share time constants or thresholds between neurons",
-                )
+        for key, registers in sets.items():
+            if not spec.has(key) or all(r.ndim == 0 for r in registers):
+                continue
+            table = np.stack([np.broadcast_to(r, p.shape).reshape(-1) for r in registers])
+            for core in (c for c in placement.cores if c.population == p.name):
+                held = np.concatenate([table[:, start:stop] for start, stop in core.neurons], axis=1)
+                if (n := len(np.unique(held, axis=1).T)) >= spec.number(key):
+                    yield Diagnostic(
+                        "NM203",
+                        p.name,
+                        f"has {n} different settings on core {core.core}, {spec.name} allows fewer than "
+                        f"{spec.number(key):g} ({spec.cite(key)})",
+                        "Share time constants or thresholds between neurons",
+                    )
 
 
 def check_placement(program: Program, placement: Placement, spec: TargetSpec) -> tuple[Diagnostic, ...]:

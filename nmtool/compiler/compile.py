@@ -18,8 +18,10 @@ from nmtool.compiler.passes import balance, latencies
 from nmtool.compiler.place import Placement, place
 from nmtool.compiler.program import InputSpec, Program
 from nmtool.errors import Diagnostic, ModelError, raise_errors
+from nmtool.fixedpoint.ops import DECAY_UNITY
 from nmtool.ir.graph import Graph
 from nmtool.ir.semantics import NeuronSemantics
+from nmtool.quant.scheme import UNIT
 from nmtool.target import TargetSpec
 
 F64 = NDArray[np.float64]
@@ -166,12 +168,12 @@ def realised(neuron: NeuronSemantics, part: Lowered) -> NeuronSemantics:
     def full(a: Any) -> F64:
         return np.broadcast_to(np.asarray(a, np.float64), shape).copy()
 
-    v_th = full(p.v_th_man) * 64 * p.scale + neuron.v_reset
+    v_th = full(p.v_th_man) * UNIT * p.scale + neuron.v_reset
     noise = part.report.get("noise")
     return replace(
         neuron,
-        beta_mem=full(1 - p.decay_mem_q12 / 4096),
-        beta_syn=None if neuron.beta_syn is None else full(1 - p.decay_syn_q12 / 4096),
+        beta_mem=full(1 - p.decay_mem_q12 / DECAY_UNITY),
+        beta_syn=None if neuron.beta_syn is None else full(1 - p.decay_syn_q12 / DECAY_UNITY),
         v_th=np.where(np.isfinite(neuron.v_th), v_th, neuron.v_th),
         noise_std=float(noise["sigma_realised"]) if noise else 0.0,
     )

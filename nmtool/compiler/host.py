@@ -6,12 +6,13 @@ and written into the bias registers of the first population. It is host work, an
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nmtool.compiler.incoming import connection, rows_of
+from nmtool.compiler.incoming import OnGrid, connection, rows_of
 from nmtool.compiler.link import Link
 from nmtool.compiler.program import HostLayer, InputSpec, Population
 from nmtool.errors import TargetError
@@ -50,13 +51,29 @@ def _row_sums(link: Link, effective: F64) -> F64:
     return result
 
 
+@dataclass(frozen=True)
+class HostPart:
+    """What moving a layer to the host yields.
+
+    Attributes:
+        population: with the host's bias exponent and no bias of its own.
+        layer: the host's layer.
+        weights: its integers, per real unit of the graph node's weights.
+        bias: what a zero input adds per step, volts ``[N]``.
+        row: for the quantisation report.
+    """
+
+    population: Population
+    layer: HostLayer
+    weights: OnGrid
+    bias: F64
+    row: dict[str, Any]
+
+
 def host_layer(
     population: Population, link: Link, gain: F64, bias: F64, source: InputSpec, spec: TargetSpec
-) -> tuple[Population, HostLayer, F64]:
+) -> HostPart:
     """Integer weights and shift so that ``acc / 2**shift`` is the bias mantissa.
-
-    Returns:
-        the population with the host's bias exponent, the layer, and the factor from real node weights to its integers.
 
     Raises:
         TargetError: NM205 if the first layer has delays.
@@ -69,27 +86,32 @@ def host_layer(
             "Remove it",
         )
     rows = rows_of(link, gain)
-    units_per_volt = 1 / population.scale
+    units_per_volt, bits = 1 / population.scale, int(spec.number("host.weight_bits"))
     top = largest_bias(link, gain, bias, source) * units_per_volt
     man_max = int(spec.number("neuron.bias_man_max"))
-    exp = int(
-        np.clip(
-            np.ceil(np.log2(max(top, 1) / (man_max - 1))),
-            spec.number("neuron.bias_exp_min"),
-            spec.number("neuron.bias_exp_max"),
-        )
-    )
+    exps = (spec.number("neuron.bias_exp_min"), spec.number("neuron.bias_exp_max"))
+    exp = int(np.clip(np.ceil(np.log2(max(top, 1) / (man_max - 1))), *exps))
     per_man = units_per_volt / 2.0**exp
-    effective = link.base * (link.factor * rows * source.x_scale * per_man)
-    largest = np.abs(effective).max(initial=0.0)
-    limit = 2.0 ** (int(spec.number("host.weight_bits")) - 1) - 1
+    per_weight = np.asarray(link.factor * rows * source.x_scale * per_man)
+    limit = 2.0 ** (bits - 1) - 1
+    largest = np.abs(link.base * per_weight).max(initial=0.0)
     shift = int(np.clip(np.floor(np.log2(limit / largest)), 0, MAX_SHIFT)) if largest > 0 else 0
-    integers = np.rint(effective * 2.0**shift).astype(np.int64)
-    grid = scheme.Grid("mixed", int(spec.number("host.weight_bits")), int(-limit), int(limit))
+    real = link.base * per_weight * 2.0**shift
+    integers = np.rint(real).astype(np.int64)
+    grid = scheme.Grid("mixed", bits, int(-limit), int(limit))
     wired = connection(link, f"{link.source}->{link.target}", link.expand(integers), 0, grid, source.x_max)
     constant = np.rint(bias.ravel() * per_man * 2.0**shift).astype(np.int64)
-    layer = HostLayer(wired, constant, shift, int(spec.number("neuron.bias_man_min")), man_max)
-    silent = replace(
-        population, bias_man=np.zeros(population.shape, np.int32), bias_exp=np.asarray(exp, np.int32)
+    no_bias = np.zeros(population.shape, np.int32)
+    row = {
+        "connection": wired.name,
+        "on": "host",
+        "weight_bits": bits,
+        **scheme.error_report(real, integers, 1.0),
+    }
+    return HostPart(
+        replace(population, bias_man=no_bias, bias_exp=np.asarray(exp, np.int32)),
+        HostLayer(wired, constant, shift, int(spec.number("neuron.bias_man_min")), man_max),
+        OnGrid(integers, per_weight * 2.0**shift, bits),
+        constant / 2.0**shift / per_man,
+        row,
     )
-    return silent, layer, np.asarray(link.factor * rows * source.x_scale * per_man * 2.0**shift)

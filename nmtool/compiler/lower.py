@@ -81,49 +81,26 @@ def lower(node: Node, incoming: tuple[Link, ...], bias: F64, context: Context) -
     on_host = source.encoder == "direct" and not spec.flag("input.graded")
     host_link = next((k for k in incoming if on_host and k.source == source.name), None)
     chip_links = tuple(k for k in incoming if k is not host_link)
-    payloads = tuple(
-        source.x_max if source.encoder == "direct" and k.source == source.name else 1 for k in chip_links
-    )
-    chip_links = tuple(
-        _per_unit(k, source) if p > 1 else k for k, p in zip(chip_links, payloads, strict=True)
-    )
+    graded = [source.encoder == "direct" and k.source == source.name for k in chip_links]
+    payloads = tuple(source.x_max if g else 1 for g in graded)
+    chip_links = tuple(_per_unit(k, source) if g else k for k, g in zip(chip_links, graded, strict=True))
     chip = arrange(chip_links, gain, payloads, spec, context.options.weight_bits, context.options.sign_split)
     constant = _constant(node, neuron, bias, gain, decay_syn, context)
-    top_bias = (
-        largest_bias(host_link, gain, constant, source)
-        if host_link
-        else float(np.abs(constant).max(initial=0))
-    )
+    largest = float(np.abs(constant).max(initial=0))
+    top_bias = largest_bias(host_link, gain, constant, source) if host_link else largest
     budget = _budget(neuron, chip, top_bias, decay_syn, spec)
     scale, noise = _scale(node, neuron, budget, context)
     population = _population(node, neuron, scale, noise, constant, spec)
     connections, weights, rows = quantise(chip, scale)
-    host = None
     real_bias = np.broadcast_to(population.params.bias * population.scale, (population.n_neurons,))
+    host = None
     if host_link is not None:
-        population, host, factor = host_layer(population, host_link, gain, constant, source, spec)
-        real_bias = host.bias / 2.0**host.shift * 2.0 ** float(population.bias_exp) * population.scale
-        integers = np.rint(host_link.base * factor)
-        rows.append(
-            {
-                "connection": host.connection.name,
-                "on": "host",
-                "weight_bits": int(spec.number("host.weight_bits")),
-                **scheme.error_report(host_link.base * factor, integers, 1.0),
-            }
-        )
-        if host_link.node is not None:
-            weights[host_link.node] = OnGrid(
-                integers.astype(np.int64), factor, int(spec.number("host.weight_bits"))
-            )
-    return Lowered(
-        population,
-        connections,
-        host,
-        _report(neuron, scale, budget, noise, population, rows),
-        weights,
-        real_bias.reshape(node.out_shape) / gain,
-    )
+        part = host_layer(population, host_link, gain, constant, source, spec)
+        population, host, real_bias = part.population, part.layer, part.bias
+        rows.append(part.row)
+        weights |= {host_link.node: part.weights} if host_link.node is not None else {}
+    report = _report(neuron, scale, budget, noise, population, rows)
+    return Lowered(population, connections, host, report, weights, real_bias.reshape(node.out_shape) / gain)
 
 
 def neuron_of(node: Node) -> NeuronSemantics:
@@ -265,7 +242,7 @@ def _report(
     rows: list[dict[str, Any]],
 ) -> dict[str, Any]:
     per_volt = scale.units_per_volt
-    ceiling = 4096 * (1 - np.asarray(neuron.beta_mem))
+    lost = DECAY_UNITY * (1 - np.asarray(neuron.beta_mem))
     row: dict[str, Any] = {
         "name": population.name,
         "units_per_volt": per_volt,
@@ -274,7 +251,7 @@ def _report(
         "v_th_man": int(population.v_th_man.flat[0]),
         "v_th_resolution": scheme.UNIT / per_volt,
         "bias_resolution": float(2.0 ** population.bias_exp.max() / per_volt),
-        "decay_mem_rounding": float(np.abs(np.asarray(population.decay_mem_q12) - ceiling).max() / 4096),
+        "decay_mem_rounding": float(np.abs(np.asarray(population.decay_mem_q12) - lost).max() / DECAY_UNITY),
     }
     if noise:
         row["noise"] = {

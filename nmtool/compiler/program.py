@@ -10,12 +10,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from nmtool.errors import ModelError
 from nmtool.fixedpoint.neuron import NeuronParams
 from nmtool.fixedpoint.noise import NoiseSpec
+from nmtool.provenance import writing
 
 SCHEMA = "nmtool.program/1"
 
@@ -235,12 +236,10 @@ class Program:
 
 def save(program: Program, path: Path) -> None:
     """Write ``program.npz`` (no pickle): arrays, the rest as ``header.json``, and the digest of them all."""
-    from nmtool.provenance import writing
-
     header, arrays = _flatten(program)
     entries = {"header.json": json.dumps(header).encode()} | {f"{k}.npy": _npy(a) for k, a in arrays.items()}
     entries["sha256"] = _digest(entries).encode()
-    with writing(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as z:
+    with writing(path) as part, ZipFile(part, "w", ZIP_DEFLATED) as z:
         for name, content in entries.items():
             z.writestr(name, content)
 
@@ -252,8 +251,8 @@ def load(path: Path) -> Program:
         ModelError: NM110 if the file is not a program, is damaged, or is of another version.
     """
     try:
-        with zipfile.ZipFile(path) as z:
-            if any(i.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for i in z.infolist()):
+        with ZipFile(path) as z:
+            if any(i.compress_type not in (ZIP_STORED, ZIP_DEFLATED) for i in z.infolist()):
                 raise ValueError("it is compressed in another way than nmtool's")
             entries = {name: z.read(name) for name in z.namelist()}
         if entries.pop("sha256", b"") != _digest(entries).encode():
@@ -268,16 +267,7 @@ def load(path: Path) -> Program:
         raise ModelError("NM110", str(path), found, "Export the model again") from e
 
 
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+_UNREADABLE = (OSError, EOFError, ValueError, LookupError, TypeError, RuntimeError, BadZipFile, zlib.error)
 
 
 def _npy(a: NDArray[Any]) -> bytes:
@@ -290,7 +280,8 @@ def _digest(entries: Mapping[str, bytes]) -> str:
     """SHA-256 of names, sizes and contents."""
     digest = hashlib.sha256()
     for name in sorted(entries):
-        digest.update(f"{name} {len(entries[name])} ".encode() + entries[name])
+        digest.update(f"{name} {len(entries[name])} ".encode())
+        digest.update(entries[name])
     return digest.hexdigest()
 
 
@@ -355,14 +346,13 @@ def _unflatten(header: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Progr
             arrays["host/bias"].astype(np.int64, casting="safe"),
             *(int(host[k]) for k in ("shift", "man_min", "man_max")),
         )
+    lists: dict[str, Any] = {
+        f"{kind}s": tuple(_build(cls, h, f"{kind}/{i}", arrays) for i, h in enumerate(header[f"{kind}s"]))
+        for kind, cls in (("population", Population), ("connection", Connection))
+    }
     program = Program(
         input=InputSpec(**spec),
-        populations=tuple(
-            _build(Population, h, f"population/{i}", arrays) for i, h in enumerate(header["populations"])
-        ),
-        connections=tuple(
-            _build(Connection, h, f"connection/{i}", arrays) for i, h in enumerate(header["connections"])
-        ),
+        **lists,
         host=host,
         class_labels=tuple(header["class_labels"]),
         **{k: header[k] for k in ("target", "output", "readout", "dt_s", "graph_sha256", "info")},
@@ -405,8 +395,6 @@ def check_consistent(program: Program) -> None:
             or int(np.prod(c.out_shape)) != n_out
             or c.weights.ndim != 4
         ):
-            raise ValueError(
-                f"{c.name}: conv shapes {c.in_shape} -> {c.out_shape} do not fit {n_in} -> {n_out}"
-            )
+            raise ValueError(f"{c.name}: conv {c.in_shape} -> {c.out_shape} does not fit {n_in} -> {n_out}")
         if c.kind not in ("dense", "sparse", "conv"):
             raise ValueError(f"{c.name}: kind {c.kind!r}")

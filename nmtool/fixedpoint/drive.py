@@ -10,7 +10,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nmtool.fixedpoint.events import Events
 from nmtool.fixedpoint.jit import kernel, row_sum
 
 BURST = 255
@@ -75,82 +74,108 @@ def byte_weights(matrix: NDArray[np.int8], offset: int, shift: int) -> ByteWeigh
 @kernel
 def add_bytes(events, base, weights, out):  # type: ignore[no-untyped-def]
     """Binary events through :class:`ByteWeights`, tile by tile, so that a tile's weights stay in the cache."""
-    n_tiles, n_in, lanes = weights.values.shape
+    n_tiles, _, lanes = weights.values.shape
     sums = np.empty(lanes, np.int16)
     for tile in range(n_tiles):
         left = tile * lanes
         width = min(lanes, out.shape[1] - left)
-        rows = weights.values[tile]
+        rows = np.uintp(weights.values[tile].ctypes.data)
         for r in range(out.shape[0]):
             first, last = events.start[base + r], events.start[base + r + 1]
             o = out[r, left : left + width]
-            constant = np.int32(weights.offset * (last - first))
-            _burst(rows, lanes, events.line[first : min(first + BURST, last)], sums)
-            for j in range(width):
-                o[j] = np.int32(constant + sums[j])
-            for begin in range(first + BURST, last, BURST):
-                _burst(rows, lanes, events.line[begin : min(begin + BURST, last)], sums)
-                for j in range(width):
-                    o[j] = np.int32(o[j] + sums[j])
+            _fill(o, np.int32(weights.offset * (last - first)))
+            while first < last:
+                end = min(first + BURST, last)
+                _fill(sums, np.int16(0))
+                _add_rows(rows, lanes, events.line[first:end], sums)
+                _flush(sums, o)
+                first = end
             if weights.shift > 0:
                 for j in range(width):
                     o[j] = o[j] >> weights.shift
 
 
 @kernel
-def _burst(rows, lanes, line, sums):  # type: ignore[no-untyped-def]
-    """``sums`` of at most :data:`BURST` rows."""
-    w, k, s = np.uintp(rows.ctypes.data), np.uintp(line.ctypes.data), np.uintp(sums.ctypes.data)
-    if lanes == 128:
-        _sum_128(w, k, line.shape[0], s)
-    elif lanes == 64:
-        _sum_64(w, k, line.shape[0], s)
-    else:
-        _sum_32(w, k, line.shape[0], s)
+def add_bytes_conv(events, base, taps, weights, out):  # type: ignore[no-untyped-def]
+    """Binary events of maps through a convolution.
 
-
-def unfolded(events: Events, base: int, n_rows: int, taps: Taps) -> Events:
-    """Events by output pixel instead of input pixel: one row per (row, output pixel), lines ``tap * channels + c``.
+    Events of a row of pixels follow each other, and their lines are numbered ``x C + c`` along the row. What a row of
+    the kernel covers is therefore one run of events, and ``line - x0 C`` is the row of the weights ``[kW C, C_out]``.
 
     Args:
-        events: one row per (row, input pixel), lines are channels.
-        base: row of ``events`` at which the first of ``n_rows`` maps begins.
+        events: one row per (step, sample, y, x).
+        base: its first row.
+        taps: geometry; the dilation along x is 1.
+        weights: of a matrix ``[C_out, kH kW C]``, without shift.
+        out: int32 ``[rows, H_out W_out, C_out]``.
     """
-    pixels = taps.in_size[0] * taps.in_size[1]
-    count = int(events.start[base + n_rows * pixels] - events.start[base])
-    start = np.empty(n_rows * taps.out_size[0] * taps.out_size[1] + 1, np.int64)
-    line = np.empty(count * taps.kernel[0] * taps.kernel[1], np.int32)
-    _unfold(events, base, n_rows, taps, Events(start, line, events.value))
-    return Events(start, line, events.value)
+    n_tiles, _, lanes = weights.values.shape
+    (height, width), (rows_out, columns_out) = taps.in_size, taps.out_size
+    sums = np.empty(lanes, np.int16)
+    for tile in range(n_tiles):
+        left = tile * lanes
+        right = min(left + lanes, out.shape[2])
+        values = np.uintp(weights.values[tile].ctypes.data)
+        for r in range(out.shape[0]):
+            origin = base + r * height * width
+            for oy in range(rows_out):
+                for ox in range(columns_out):
+                    x = ox * taps.stride[1] - taps.padding[1]
+                    o = out[r, oy * columns_out + ox, left:right]
+                    _fill(o, np.int32(0))
+                    _fill(sums, np.int16(0))
+                    held, count = 0, 0
+                    for ky in range(taps.kernel[0]):
+                        y = oy * taps.stride[0] - taps.padding[0] + ky * taps.dilation[0]
+                        if y < 0 or y >= height:
+                            continue
+                        first = events.start[origin + y * width + min(max(x, 0), width)]
+                        last = events.start[origin + y * width + min(max(x + taps.kernel[1], 0), width)]
+                        rows = values + np.uintp((ky * taps.kernel[1] - x) * taps.channels * lanes)
+                        count += last - first
+                        while first < last:
+                            end = min(first + BURST - held, last)
+                            _add_rows(rows, lanes, events.line[first:end], sums)
+                            held += end - first
+                            first = end
+                            if held == BURST:
+                                _flush(sums, o)
+                                _fill(sums, np.int16(0))
+                                held = 0
+                    _flush(sums, o)
+                    if weights.offset != 0:
+                        _add(np.int32(weights.offset * count), o)
 
 
 @kernel
-def _unfold(events, base, n_rows, taps, out):  # type: ignore[no-untyped-def]
-    """Fill ``out`` of :func:`unfolded`."""
-    height, width = taps.in_size
-    count = 0
-    row = 0
-    out.start[0] = 0
-    for r in range(n_rows):
-        origin = base + r * height * width
-        for oy in range(taps.out_size[0]):
-            for ox in range(taps.out_size[1]):
-                for ky in range(taps.kernel[0]):
-                    y = oy * taps.stride[0] - taps.padding[0] + ky * taps.dilation[0]
-                    if y < 0 or y >= height:
-                        continue
-                    for kx in range(taps.kernel[1]):
-                        x = ox * taps.stride[1] - taps.padding[1] + kx * taps.dilation[1]
-                        if x < 0 or x >= width:
-                            continue
-                        pixel = origin + y * width + x
-                        shift = np.int32((ky * taps.kernel[1] + kx) * taps.channels)
-                        first, last = events.start[pixel], events.start[pixel + 1]
-                        for k in range(last - first):
-                            out.line[count + k] = events.line[first + k] + shift
-                        count += last - first
-                row += 1
-                out.start[row] = count
+def _add_rows(rows, lanes, line, sums):  # type: ignore[no-untyped-def]
+    """Add the rows of an int8 matrix at address ``rows`` that ``line`` names."""
+    k, s = np.uintp(line.ctypes.data), np.uintp(sums.ctypes.data)
+    if lanes == 128:
+        _sum_128(rows, k, line.shape[0], s)
+    elif lanes == 64:
+        _sum_64(rows, k, line.shape[0], s)
+    else:
+        _sum_32(rows, k, line.shape[0], s)
+
+
+@kernel
+def _fill(a, value):  # type: ignore[no-untyped-def]
+    for j in range(a.shape[0]):
+        a[j] = value
+
+
+@kernel
+def _add(value, a):  # type: ignore[no-untyped-def]
+    for j in range(a.shape[0]):
+        a[j] = np.int32(a[j] + value)
+
+
+@kernel
+def _flush(sums, out):  # type: ignore[no-untyped-def]
+    """16-bit sums into 32-bit ones."""
+    for j in range(out.shape[0]):
+        out[j] = np.int32(out[j] + sums[j])
 
 
 @kernel
@@ -189,24 +214,30 @@ def add_sparse(events, base, weights, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def accumulate(part, offset, shift, total):  # type: ignore[no-untyped-def]
-    """``total += (part - offset) << shift`` modulo 2**32, over flat arrays."""
+def accumulate(part, offset, gain, total):  # type: ignore[no-untyped-def]
+    """``total += (part - offset) gain`` modulo 2**32, over flat arrays."""
     for j in range(total.shape[0]):
-        total[j] = np.int32(total[j] + np.int32(np.int32(part[j] - offset) << shift))
+        total[j] = np.int32(total[j] + np.int32(np.int32(part[j] - offset) * gain))
 
 
 @kernel
-def tally_input(spikes, span, counts, per_step):  # type: ignore[no-untyped-def]
-    """Count binary input spikes per line and step; returns the bitwise or of all values (1 at most if binary)."""
+def tally_input(spikes, span, counts):  # type: ignore[no-untyped-def]
+    """Count binary spikes per line; returns the bitwise or of all values, which is 1 at most if they are binary."""
     seen = np.uint8(0)
-    for t in range(span.n_steps):
-        for b in range(span.n_samples):
-            s = spikes[span.first_step + t, span.first_sample + b]
-            c = counts[b]
-            total = np.int32(0)
-            for j in range(s.shape[0]):
-                c[j] = np.int32(c[j] + s[j])
-                total = np.int32(total + s[j])
-                seen = np.uint8(seen | s[j])
-            per_step[t] += total
+    bytewise = np.empty(spikes.shape[2], np.uint8)
+    for b in range(span.n_samples):
+        for begin in range(0, span.n_steps, 255):
+            _fill(bytewise, np.uint8(0))
+            for t in range(begin, min(begin + 255, span.n_steps)):
+                seen |= _tally_row(spikes[span.first_step + t, span.first_sample + b], bytewise)
+            _flush(bytewise, counts[b])
+    return seen
+
+
+@kernel
+def _tally_row(spikes, counts):  # type: ignore[no-untyped-def]
+    seen = np.uint8(0)
+    for j in range(spikes.shape[0]):
+        counts[j] = np.uint8(counts[j] + spikes[j])
+        seen = np.uint8(seen | spikes[j])
     return seen

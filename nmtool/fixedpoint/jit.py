@@ -29,16 +29,26 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 @intrinsic  # type: ignore[misc]
 def trailing_zeros(_typing: Any, _word: Any) -> Any:
-    """Index of the lowest set bit of a uint64 that is not 0."""
+    """Index of the lowest set bit of a uint64; 64 if there is none."""
 
     def lower(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.uint64), lower
+
+
+@intrinsic  # type: ignore[misc]
+def ones(_typing: Any, _word: Any) -> Any:
+    """Number of set bits of a uint64."""
+
+    def lower(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
 
     return types.int64(types.uint64), lower
 
 
 def row_sum(lanes: int) -> Any:
-    """A compiled ``f(rows, line, n, sums)``: ``sums[j] = sum over k < n of rows[line[k], j]`` for ``lanes`` columns.
+    """A compiled ``f(rows, line, n, sums)``: ``sums[j] += sum over k < n of rows[line[k], j]`` for ``lanes`` columns.
 
     ``rows`` is the address of an int8 matrix with ``lanes`` columns, ``line`` of int32 indices, ``sums`` of int16. The
     sums stay in vector registers over all rows, which a loop over arrays in memory does not achieve; LLVM cuts the
@@ -48,11 +58,13 @@ def row_sum(lanes: int) -> Any:
     def build(_typing: Any, _rows: Any, _line: Any, _n: Any, _sums: Any) -> Any:
         def lower(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
             rows, line, n, sums = arguments
-            vector = ir.VectorType(I16, lanes)
-            nothing, first = ir.Constant(vector, [0] * lanes), ir.Constant(I64, 0)
+            vector, zero = ir.VectorType(I16, lanes), ir.Constant(I64, 0)
             rows, line = b.inttoptr(rows, I8.as_pointer()), b.inttoptr(line, I32.as_pointer())
+            sums = b.inttoptr(sums, vector.as_pointer())
+            before = b.load(sums)
+            before.align = 2
             entry, loop, done = b.block, b.append_basic_block("loop"), b.append_basic_block("done")
-            b.cbranch(b.icmp_signed(">", n, first), loop, done)
+            b.cbranch(b.icmp_signed(">", n, zero), loop, done)
 
             b.position_at_end(loop)
             k, total = b.phi(I64), b.phi(vector)
@@ -64,10 +76,10 @@ def row_sum(lanes: int) -> Any:
 
             b.position_at_end(done)
             result = b.phi(vector)
-            for phi, start, end in ((k, first, following), (total, nothing, more), (result, nothing, more)):
+            for phi, start, end in ((k, zero, following), (total, before, more), (result, before, more)):
                 phi.add_incoming(start, entry)
                 phi.add_incoming(end, loop)
-            b.store(result, b.bitcast(b.inttoptr(sums, I16.as_pointer()), vector.as_pointer())).align = 2
+            b.store(result, sums).align = 2
             return context.get_dummy_value()
 
         return types.void(types.uintp, types.uintp, types.int64, types.uintp), lower

@@ -1,13 +1,14 @@
 """Many steps of many neurons at once: :func:`nmtool.fixedpoint.neuron.step` in 32-bit arithmetic, compiled.
 
 All sums are taken modulo 2**32, as the oracle does. The product of a state and a decay needs up to 44 bits; it is
-formed from two halves, so that one vector instruction handles as many neurons as 32-bit lanes allow:
-``floor(|x| f / 2**12) = (|x| >> 12) f + ((|x| & 4095) f >> 12)``, and ``f <= 4096`` keeps both terms below 2**32.
+formed from two halves, so that one vector instruction handles as many neurons as 32-bit lanes allow: with
+``x = 4096 high + low``, ``floor(x f / 4096) = high f + floor(low f / 4096)``, and ``f <= 4096`` keeps both terms small.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,36 +18,43 @@ from nmtool.fixedpoint.neuron import NeuronParams
 from nmtool.fixedpoint.ops import ACTIVATION_SHIFT, DECAY_BITS, DECAY_UNITY, U_HALF, V_MAX
 
 TILE = 512
-"""Neurons whose states stay in the first-level cache while time runs."""
+"""Neurons whose states stay in the first-level cache while time runs; of several samples if they are small."""
 
 NO_NOISE, NOISE_AT_CURRENT, NOISE_AT_MEMBRANE = 0, 1, 2
 
-_LOW = np.uint32(DECAY_UNITY - 1)
-_BITS = np.uint32(DECAY_BITS)
+_LOW = np.int32(DECAY_UNITY - 1)
+_BITS = np.int32(DECAY_BITS)
 _SIGN = np.int32(31)
+_ROUND = np.uint32(32 - DECAY_BITS)
 _WRAP = 2 * U_HALF
+_V_MAX = np.int32(V_MAX)
+_ZERO, _ONE = np.int32(0), np.int32(1)
 _INT32 = np.iinfo(np.int32)
+
+Kind = TypeVar("Kind", np.int32, np.uint8)
 
 
 class Registers(NamedTuple):
-    """Constants of a population; each array ``[N]``, or one tile of equal values.
+    """Constants of a population, int32, each one tile long, or ``[N]`` where a population is larger than a tile.
 
     Attributes:
-        keep_syn, keep_mem: uint32, fraction *kept* per step in 1/4096.
-        threshold: int32, membrane units.
+        keep_syn, keep_mem: fraction *kept* per step in 1/4096.
+        threshold: membrane units.
         refractory_steps: see :class:`nmtool.fixedpoint.neuron.NeuronParams`.
         memory: whether any neuron keeps part of its current.
+        may_wrap: False only where it is proven that no current leaves its 24 bits.
     """
 
-    keep_syn: NDArray[np.uint32]
-    keep_mem: NDArray[np.uint32]
+    keep_syn: NDArray[np.int32]
+    keep_mem: NDArray[np.int32]
     threshold: NDArray[np.int32]
     refractory_steps: int
     memory: bool
+    may_wrap: bool
 
 
 class State(NamedTuple):
-    """What is carried from chunk to chunk, int32 ``[B, N]``; ``refractory`` is ``[B, 0]`` where no step is dead."""
+    """What is carried from chunk to chunk, int32 ``[B * N]``; ``refractory`` is empty where no step is dead."""
 
     u: NDArray[np.int32]
     v: NDArray[np.int32]
@@ -57,17 +65,19 @@ class Chunk(NamedTuple):
     """What arrives during ``T`` steps.
 
     Attributes:
-        drive: int32 ``[T, B, N]``; the activation is ``(drive - offset) << shift`` modulo 2**32.
-        offset: see ``drive``.
-        shift: see ``drive``, 0 to 31.
-        bias: int32 effective bias, ``[1 or B, N]`` or one tile.
-        noise: int32 ``[T, B, N]``, or of size 0.
+        n_neurons, tiles: N, and :func:`tiles_of` it.
+        drive: int32 ``[T, B * N]``; the activation is ``(drive - offset) gain`` modulo 2**32. Empty: nothing arrives.
+        offset, gain: int32, see ``drive``; multiplying takes one vector instruction where a shift takes four.
+        bias: int32 effective bias as a register, or ``[B * N]``.
+        noise: int32 ``[T, B * N]``, or empty.
         noise_at: one of :data:`NO_NOISE`, :data:`NOISE_AT_CURRENT`, :data:`NOISE_AT_MEMBRANE`.
     """
 
+    n_neurons: int
+    tiles: NDArray[np.int64]
     drive: NDArray[np.int32]
-    offset: int
-    shift: int
+    offset: np.int32
+    gain: np.int32
     bias: NDArray[np.int32]
     noise: NDArray[np.int32]
     noise_at: int
@@ -77,7 +87,7 @@ class Tally(NamedTuple):
     """Counters that a scan adds to.
 
     Attributes:
-        spikes: int32 ``[B, N]``.
+        spikes: int32 ``[B * N]``.
         active: int64 ``[B]``, neuron-steps with input, state or bias.
         overflow: int64 ``[2]``, wraps of u and clips of v.
         per_step: int64 ``[T]``, spikes summed over samples and neurons.
@@ -90,108 +100,147 @@ class Tally(NamedTuple):
 
 
 class Recording(NamedTuple):
-    """Where the steps are written: ``spikes`` uint8 ``[T, B, N]``; ``u`` and ``v`` int32 alike, or of size 0."""
+    """Where the steps are written: ``spikes`` uint8 ``[T, B * N]``; ``u`` and ``v`` int32 alike, or empty."""
 
     spikes: NDArray[np.uint8]
     u: NDArray[np.int32]
     v: NDArray[np.int32]
 
 
-NOTHING = np.empty((0, 0, 0), np.int32)
+NOTHING = np.empty((0, 0), np.int32)
 
 
-def tiled(values: ArrayLike, n_neurons: int, dtype: type) -> NDArray[np.generic]:
-    """A register as the scan wants it: ``[N]``, or one tile of a value that all share."""
-    a = np.asarray(values)
-    return np.ascontiguousarray(a if a.size > 1 else np.full(min(TILE, n_neurons), a.reshape(-1)[0]), dtype)
+def register(values: ArrayLike, n_neurons: int) -> NDArray[np.int32]:
+    """A register as the scan wants it, modulo 2**32: repeated to a whole tile, or ``[N]``."""
+    a = np.asarray(values).reshape(-1).astype(np.int32)
+    if n_neurons > TILE:
+        return a if a.size > 1 else np.full(TILE, a[0], np.int32)
+    return np.tile(np.broadcast_to(a, n_neurons), TILE // n_neurons)
 
 
-def registers(params: NeuronParams, n_neurons: int) -> Registers:
-    """Registers of a population in the order in which its neurons are laid out."""
+def registers(params: NeuronParams, n_neurons: int, largest_input: float) -> Registers:
+    """Registers of a population.
+
+    Args:
+        params: in the order in which the neurons lie in memory.
+        n_neurons: N.
+        largest_input: bound on what one step adds to the magnitude of the current, in membrane units.
+    """
+    lost = int(np.min(params.decay_syn_q12))
+    # |u| <= |u| keep / 4096 + input has the fixed point input * 4096 / lost
+    proven = lost > 0 and largest_input * DECAY_UNITY / lost < U_HALF
     threshold = np.clip(params.v_th_man.astype(np.int64) << ACTIVATION_SHIFT, _INT32.min, _INT32.max)
     return Registers(
-        tiled(DECAY_UNITY - params.decay_syn_q12, n_neurons, np.uint32),
-        tiled(DECAY_UNITY - params.decay_mem_q12, n_neurons, np.uint32),
-        tiled(threshold, n_neurons, np.int32),
+        register(DECAY_UNITY - params.decay_syn_q12, n_neurons),
+        register(DECAY_UNITY - params.decay_mem_q12, n_neurons),
+        register(threshold, n_neurons),
         params.refractory_steps,
-        bool((params.decay_syn_q12 < DECAY_UNITY).any()),
+        lost < DECAY_UNITY,
+        not proven,
     )
 
 
 def state_at_rest(n_samples: int, n_neurons: int, refractory_steps: int) -> State:
     """State before the first step."""
-    held = n_neurons if refractory_steps > 1 else 0
-    return State(*(np.zeros((n_samples, n), np.int32) for n in (n_neurons, n_neurons, held)))
+    n = n_samples * n_neurons
+    return State(np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n if refractory_steps > 1 else 0, np.int32))
+
+
+@functools.lru_cache(maxsize=256)
+def tiles_of(n_samples: int, n_neurons: int) -> NDArray[np.int64]:
+    """Tiles ``[n, 3]`` of ``B * N`` lanes: first lane, last (exclusive), and the neuron at which the first one begins."""
+    lanes = n_samples * n_neurons
+    if n_neurons <= TILE:
+        first = np.arange(0, lanes, TILE // n_neurons * n_neurons)
+        return np.stack([first, np.append(first[1:], lanes), np.zeros_like(first)], axis=1)
+    at = np.arange(0, n_neurons, TILE)
+    one = np.stack([at, np.append(at[1:], n_neurons), at], axis=1)
+    return (one + np.arange(n_samples)[:, None, None] * np.array([n_neurons, n_neurons, 0])).reshape(-1, 3)
 
 
 @kernel
 def scan(reg, state, chunk, tally, out):  # type: ignore[no-untyped-def]
-    """Run ``T`` steps; updates ``state`` and ``tally``, fills ``out``. Sample by sample, tile by tile, then time."""
-    n_steps, n_samples, n_neurons = chunk.drive.shape
-    spare = np.empty(TILE, np.int32)
-    extra = np.empty(TILE, np.int32)
-    for b in range(n_samples):
-        biases = chunk.bias[b if chunk.bias.shape[0] > 1 else 0]
-        for first in range(0, n_neurons, TILE):
-            last = min(n_neurons, first + TILE)
-            keep_syn = _tile(reg.keep_syn, first, last, n_neurons)
-            keep_mem = _tile(reg.keep_mem, first, last, n_neurons)
-            threshold = _tile(reg.threshold, first, last, n_neurons)
-            bias = _tile(biases, first, last, n_neurons)
-            u, v = state.u[b, first:last], state.v[b, first:last]
-            counts = tally.spikes[b, first:last]
-            added = bias
-            for t in range(n_steps):
-                drive, spikes = chunk.drive[t, b, first:last], out.spikes[t, b, first:last]
-                tally.active[b] += _active(u, v, drive, chunk.offset, bias)
-                _activation(drive, chunk.offset, chunk.shift, spare)
-                if chunk.noise_at == NOISE_AT_CURRENT:
-                    _sum(spare, chunk.noise[t, b, first:last], spare)
-                elif chunk.noise_at == NOISE_AT_MEMBRANE:
-                    added = extra[: last - first]
-                    _sum(bias, chunk.noise[t, b, first:last], added)
-                tally.overflow[0] += _current(u, spare, keep_syn, reg.memory)
-                tally.overflow[1] += _voltage(u, v, added, keep_mem)
-                if reg.refractory_steps > 1:
-                    _hold(v, state.refractory[b, first:last])
+    """Run ``T`` steps; updates ``state`` and ``tally``, fills ``out``. Tile by tile, each through all steps."""
+    n, lanes = chunk.n_neurons, state.u.shape[0]
+    silent, flags, extra = np.zeros(TILE, np.int32), np.empty(TILE, np.int32), np.empty(TILE, np.int32)
+    for k in range(chunk.tiles.shape[0]):
+        first, last, at = chunk.tiles[k, 0], chunk.tiles[k, 1], chunk.tiles[k, 2]
+        width = last - first
+        keep_syn, keep_mem = _tile(reg.keep_syn, at, width, n), _tile(reg.keep_mem, at, width, n)
+        threshold = _tile(reg.threshold, at, width, n)
+        bias = chunk.bias[first:last] if chunk.bias.shape[0] == lanes else _tile(chunk.bias, at, width, n)
+        u, v, counts = state.u[first:last], state.v[first:last], tally.spikes[first:last]
+        for t in range(out.spikes.shape[0]):
+            drive = chunk.drive[t, first:last] if chunk.drive.shape[0] > 0 else silent[:width]
+            _active(u, v, drive, chunk.offset, chunk.gain, bias, flags[:width])
+            _add_up(flags[:width], tally.active[first // n : (last + n - 1) // n])
+            total, offset, gain, added = drive, chunk.offset, np.int32(chunk.gain << ACTIVATION_SHIFT), bias
+            if chunk.noise_at == NOISE_AT_CURRENT:
+                _noisy_input(drive, offset, gain, chunk.noise[t, first:last], extra[:width])
+                total, offset, gain = extra[:width], _ZERO, _ONE
+            elif chunk.noise_at == NOISE_AT_MEMBRANE:
+                _sum(bias, chunk.noise[t, first:last], extra[:width])
+                added = extra[:width]
+            if reg.may_wrap or chunk.noise_at == NOISE_AT_CURRENT:
+                tally.overflow[0] += _current_wrapping(u, total, offset, gain, keep_syn)
+            elif reg.memory:
+                _current(u, total, offset, gain, keep_syn)
+            else:
+                _current_without_memory(u, total, offset, gain)
+            spikes = out.spikes[t, first:last]
+            if reg.refractory_steps > 1:
+                held = state.refractory[first:last]
+                tally.overflow[1] += _membrane_held(u, v, added, keep_mem, held)
                 tally.per_step[t] += _fire(v, threshold, spikes, counts)
-                if reg.refractory_steps > 1:
-                    _count_down(spikes, state.refractory[b, first:last], reg.refractory_steps)
-                if out.u.size > 0:
-                    out.u[t, b, first:last] = u
-                    out.v[t, b, first:last] = v
+                _count_down(spikes, held, reg.refractory_steps)
+            else:
+                clipped, fired = _membrane(u, v, added, keep_mem, threshold, spikes, counts)
+                tally.overflow[1] += clipped
+                tally.per_step[t] += fired
+            if out.u.shape[0] > 0:
+                _copy(u, out.u[t, first:last])
+                _copy(v, out.v[t, first:last])
 
 
 @kernel
-def _tile(values, first, last, n_neurons):  # type: ignore[no-untyped-def]
+def _tile(values, at, width, n):  # type: ignore[no-untyped-def]
     """The tile's part of a register."""
-    return values[first:last] if values.shape[0] == n_neurons else values[: last - first]
+    return values[at : at + width] if values.shape[0] == n else values[:width]
 
 
 @kernel
-def _decay(x, keep):  # type: ignore[no-untyped-def]
-    """``rz(x keep, 12)`` for int32 ``x``; the sign is taken off and put back."""
-    sign = np.int32(x >> _SIGN)
-    magnitude = np.uint32(np.int32(x ^ sign) - sign)
-    high = np.uint32(np.uint32(magnitude >> _BITS) * keep)
-    low = np.uint32(np.uint32(np.uint32(magnitude & _LOW) * keep) >> _BITS)
-    return np.int32(np.int32(np.int32(high + low) ^ sign) - sign)
+def _decayed(x, keep):  # type: ignore[no-untyped-def]
+    """``rz(x keep, 12)`` for int32 ``x``: a negative product is rounded up by adding 4095 before the floor."""
+    up = np.int32(np.uint32(np.int32(x >> _SIGN)) >> _ROUND)
+    low = np.int32(np.int32(np.int32(np.int32(x & _LOW) * keep) + up) >> _BITS)
+    return np.int32(np.int32(np.int32(x >> _BITS) * keep) + low)
 
 
 @kernel
-def _active(u, v, drive, offset, bias):  # type: ignore[no-untyped-def]
-    """How many neurons have state, input or bias."""
-    count = np.int32(0)
+def _active(u, v, drive, offset, gain, bias, out):  # type: ignore[no-untyped-def]
+    """1 where a neuron has state, input or bias."""
     for j in range(u.shape[0]):
-        count = np.int32(count + np.int32((u[j] | v[j] | np.int32(drive[j] - offset) | bias[j]) != 0))
-    return count
+        a = np.int32(np.int32(drive[j] - offset) * gain)
+        out[j] = (u[j] | v[j] | a | bias[j]) != 0
 
 
 @kernel
-def _activation(drive, offset, shift, out):  # type: ignore[no-untyped-def]
-    """``wrap32(activation << 6)``."""
+def _add_up(flags, totals):  # type: ignore[no-untyped-def]
+    """Sum of the flags, sample by sample."""
+    n = flags.shape[0] // totals.shape[0]
+    for b in range(totals.shape[0]):
+        count = _ZERO
+        part = flags[b * n : b * n + n]
+        for j in range(n):
+            count = np.int32(count + part[j])
+        totals[b] += count
+
+
+@kernel
+def _noisy_input(drive, offset, gain, noise, out):  # type: ignore[no-untyped-def]
+    """``wrap32(64 activation + noise)``."""
     for j in range(drive.shape[0]):
-        out[j] = np.int32(np.int32(np.int32(drive[j] - offset) << shift) << np.int32(ACTIVATION_SHIFT))
+        out[j] = np.int32(np.int32(np.int32(drive[j] - offset) * gain) + noise[j])
 
 
 @kernel
@@ -202,11 +251,11 @@ def _sum(a, b, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _current(u, activation, keep, memory):  # type: ignore[no-untyped-def]
+def _current_wrapping(u, drive, offset, gain, keep):  # type: ignore[no-untyped-def]
     """Step 1 of the oracle; returns how many neurons wrapped."""
-    count = np.int32(0)
+    count = _ZERO
     for j in range(u.shape[0]):
-        x = np.int32(activation[j] + _decay(u[j], keep[j])) if memory else activation[j]
+        x = np.int32(np.int32(np.int32(drive[j] - offset) * gain) + _decayed(u[j], keep[j]))
         count = np.int32(count + np.int32((x > U_HALF) | (x < -U_HALF)))
         below = np.int32(x + _WRAP) if x <= -U_HALF else x
         u[j] = np.int32(x - _WRAP) if x > U_HALF else below
@@ -214,34 +263,65 @@ def _current(u, activation, keep, memory):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _voltage(u, v, bias, keep):  # type: ignore[no-untyped-def]
-    """Step 2 of the oracle; returns how many neurons clipped."""
-    count = np.int32(0)
+def _current(u, drive, offset, gain, keep):  # type: ignore[no-untyped-def]
+    """Step 1 where nothing can wrap."""
     for j in range(u.shape[0]):
-        x = np.int32(np.int32(_decay(v[j], keep[j]) + u[j]) + bias[j])
-        count = np.int32(count + np.int32((x > V_MAX) | (x < -V_MAX)))
-        v[j] = np.int32(min(max(x, np.int32(-V_MAX)), np.int32(V_MAX)))
-    return count
+        u[j] = np.int32(np.int32(np.int32(drive[j] - offset) * gain) + _decayed(u[j], keep[j]))
 
 
 @kernel
-def _hold(v, refractory):  # type: ignore[no-untyped-def]
-    """Neurons in their dead steps stay at 0."""
-    for j in range(v.shape[0]):
-        v[j] = np.int32(0) if refractory[j] > 0 else v[j]
+def _current_without_memory(u, drive, offset, gain):  # type: ignore[no-untyped-def]
+    """Step 1 where nothing can wrap and nothing is kept."""
+    for j in range(u.shape[0]):
+        u[j] = np.int32(np.int32(drive[j] - offset) * gain)
+
+
+@kernel
+def _membrane(u, v, bias, keep, threshold, spikes, counts):  # type: ignore[no-untyped-def]
+    """Steps 2 and 3 without dead steps; returns how many neurons clipped and fired."""
+    clipped, fired = _ZERO, _ZERO
+    for j in range(u.shape[0]):
+        raw = np.int32(np.int32(_decayed(v[j], keep[j]) + u[j]) + bias[j])
+        x = min(max(raw, np.int32(-_V_MAX)), _V_MAX)
+        s = np.int32(x > threshold[j])
+        clipped = np.int32(clipped + np.int32(x != raw))
+        fired = np.int32(fired + s)
+        spikes[j] = s
+        counts[j] = np.int32(counts[j] + s)
+        v[j] = _ZERO if s else x
+    return clipped, fired
+
+
+@kernel
+def _membrane_held(u, v, bias, keep, refractory):  # type: ignore[no-untyped-def]
+    """Step 2; neurons in their dead steps stay at 0. Returns how many neurons clipped."""
+    clipped = _ZERO
+    for j in range(u.shape[0]):
+        raw = np.int32(np.int32(_decayed(v[j], keep[j]) + u[j]) + bias[j])
+        x = min(max(raw, np.int32(-_V_MAX)), _V_MAX)
+        clipped = np.int32(clipped + np.int32(x != raw))
+        v[j] = _ZERO if refractory[j] > 0 else x
+    return clipped
 
 
 @kernel
 def _fire(v, threshold, spikes, counts):  # type: ignore[no-untyped-def]
-    """Step 3 of the oracle: strict comparison, reset to zero; returns how many neurons fired."""
-    fired = np.int32(0)
+    """Step 3: strict comparison, reset to zero; returns how many neurons fired."""
+    fired = _ZERO
     for j in range(v.shape[0]):
         s = np.int32(v[j] > threshold[j])
-        spikes[j] = s
-        v[j] = np.int32(0) if s else v[j]
-        counts[j] = np.int32(counts[j] + s)
         fired = np.int32(fired + s)
+        spikes[j] = s
+        counts[j] = np.int32(counts[j] + s)
+        v[j] = _ZERO if s else v[j]
     return fired
+
+
+@kernel
+def _copy(a, out):  # type: ignore[no-untyped-def]
+    """Element by element: assigning to a slice compiles its error messages too, which takes seconds."""
+    for j in range(a.shape[0]):
+        out[j] = a[j]
 
 
 @kernel

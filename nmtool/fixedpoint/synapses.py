@@ -7,8 +7,10 @@ on proven bounds; no way changes a bit of the result.
 from __future__ import annotations
 
 import functools
+import math
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +21,7 @@ from nmtool.fixedpoint.ops import U_HALF, wrap_24
 from nmtool.fixedpoint.window import Window
 
 INT8 = np.iinfo(np.int8)
+_LOW32 = 0xFFFFFFFF
 
 MATRIX_FROM_DENSITY = 0.3
 """Share of ones from which one integer matrix product beats adding events."""
@@ -26,19 +29,30 @@ MATRIX_FROM_DENSITY = 0.3
 MAPS_FROM_DENSITY = 0.3
 """Share of ones from which an integer convolution of whole maps beats adding events."""
 
-UNFOLDED_EVENTS = 1 << 17
-"""Events by output pixel that are listed at a time: half a megabyte."""
-
 SPARSE_BELOW = 1 / 32
 """Share of non-zero weights below which a list of synapses beats rows of a matrix."""
 
 
 class Part(NamedTuple):
-    """A connection's share of the activation: ``(values - offset) << shift`` modulo 2**32, int32 ``[T, B, N]``."""
+    """A connection's share of the activation: ``(values - offset) 2**power`` modulo 2**32, int32 ``[T, B, N]``."""
 
     values: NDArray[np.int32]
     offset: int = 0
-    shift: int = 0
+    power: int = 0
+
+
+def summed(parts: Sequence[Part]) -> Part:
+    """One part that is the sum of all; the arrays may be overwritten."""
+    base, *others = sorted(parts, key=lambda p: p.power)
+    for p in others:
+        drive.accumulate(p.values.reshape(-1), np.int32(p.offset), gain(p.power - base.power), base.values.reshape(-1))
+    return base
+
+
+@functools.cache
+def gain(power: int) -> np.int32:
+    """``2**power`` modulo 2**32."""
+    return np.uint32(1 << power & _LOW32).astype(np.int32)
 
 
 class Synapses(Protocol):
@@ -46,6 +60,10 @@ class Synapses(Protocol):
 
     def drive(self, window: Window, lag: int) -> Part:
         """Activation caused by the window's spikes of ``lag`` steps ago."""
+        ...
+
+    def largest(self, payload: int) -> float:
+        """Bound on the magnitude of the activation for spikes of at most ``payload``."""
         ...
 
     def exact(self, x: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -83,11 +101,9 @@ def _right(exponent: int) -> int:
     return min(max(-exponent, 0), 31)
 
 
-def _scaled(values: NDArray[np.int32], exponent: int) -> Part:
-    """Sums, already shifted right where the exponent is negative, as a part."""
-    if exponent > 31:
-        return Part(np.zeros_like(values))
-    return Part(values, 0, max(exponent, 0))
+def _largest(sums: NDArray[Any], payload: int, exponent: int) -> float:
+    """Bound after a shift, whose floor may add one."""
+    return float(sums.max(initial=0)) * payload * 2.0**exponent + 1
 
 
 class Dense:
@@ -129,7 +145,12 @@ class Dense:
                 drive.add_bytes(events, base, self._bytes, out)
             else:
                 drive.add_wide(events, base, self._wide, _right(self._exponent), out)
-        return _scaled(out.reshape(n_steps, n_samples, n_out), self._total if by_bytes else self._exponent)
+        exponent = self._total if by_bytes else self._exponent
+        return Part(out.reshape(n_steps, n_samples, n_out), 0, max(exponent, 0))
+
+    def largest(self, payload: int) -> float:
+        """See :class:`Synapses`."""
+        return _largest(np.abs(self._weights.astype(np.int64)).sum(axis=1), payload, self._exponent)
 
     def exact(self, x: NDArray[np.int64]) -> NDArray[np.int64]:
         """See :class:`Synapses`."""
@@ -157,7 +178,12 @@ class Sparse:
         out = np.empty((n_steps * n_samples, self._n_out), np.int32)
         events, base = window.events(lag)
         drive.add_sparse(events, base, self._by_source, out)
-        return _scaled(out.reshape(n_steps, n_samples, self._n_out), self._exponent)
+        return Part(out.reshape(n_steps, n_samples, self._n_out), 0, max(self._exponent, 0))
+
+    def largest(self, payload: int) -> float:
+        """See :class:`Synapses`."""
+        sums = np.bincount(self._indices[0], np.abs(self._weights.astype(np.float64)), self._n_out)
+        return _largest(sums, payload, self._exponent)
 
     def exact(self, x: NDArray[np.int64]) -> NDArray[np.int64]:
         """See :class:`Synapses`."""
@@ -179,7 +205,8 @@ class Conv:
         sums = np.abs(weights.astype(np.int64)).reshape(len(weights), -1).sum(axis=1)
         self._bound = int(sums.max(initial=0))
         self._power = common_power(weights)
-        self._small = in_bytes(weights) if geometry.groups == 1 and self._bound < U_HALF else None
+        listed = geometry.groups == 1 and dilation[1] == 1 and self._bound < U_HALF
+        self._small = in_bytes(weights) if listed else None
 
     @functools.cached_property
     def _bytes(self) -> drive.ByteWeights | None:
@@ -201,7 +228,7 @@ class Conv:
     def drive(self, window: Window, lag: int) -> Part:
         """See :class:`Synapses`."""
         n_steps, n_samples, _ = window.shape
-        shape = (n_steps, n_samples, int(np.prod(self._geometry.out_shape)))
+        shape = (n_steps, n_samples, math.prod(self._geometry.out_shape))
         if not window.graded and self._bytes is not None and window.density < MAPS_FROM_DENSITY:
             return Part(self._by_events(window, lag).reshape(shape), 0, self._power)
         rows = window.rows(lag)
@@ -215,18 +242,18 @@ class Conv:
         return Part(wrap_24(self.exact(rows.astype(np.int64))).astype(np.int32).reshape(shape))
 
     def _by_events(self, window: Window, lag: int) -> NDArray[np.int32]:
-        g, n_rows = self._geometry, window.shape[0] * window.shape[1]
-        (channels, *size), (n_out, *out_size), tap = g.in_shape, g.out_shape, self._weights.shape[2:]
-        taps = drive.Taps(channels, tuple(size), tuple(out_size), tap, g.stride, g.padding, g.dilation)
-        events, base = window.events(lag, size[0] * size[1])
-        out = np.empty((n_rows, out_size[0] * out_size[1], n_out), np.int32)
-        per_row = max(1.0, window.density * np.prod(g.in_shape) * tap[0] * tap[1])
-        step = max(1, int(UNFOLDED_EVENTS / per_row))
-        for first in range(0, n_rows, step):
-            part = out[first : first + step]
-            listed = drive.unfolded(events, base + first * size[0] * size[1], len(part), taps)
-            drive.add_bytes(listed, 0, self._bytes, part.reshape(-1, n_out))
+        g = self._geometry
+        (channels, height, width), (n_out, rows_out, columns_out) = g.in_shape, g.out_shape
+        tap = (self._weights.shape[2], self._weights.shape[3])
+        taps = drive.Taps(channels, (height, width), (rows_out, columns_out), tap, g.stride, g.padding, g.dilation)
+        events, base = window.events(lag, height * width, width)
+        out = np.empty((window.shape[0] * window.shape[1], rows_out * columns_out, n_out), np.int32)
+        drive.add_bytes_conv(events, base, taps, self._bytes, out)
         return out
+
+    def largest(self, payload: int) -> float:
+        """See :class:`Synapses`."""
+        return float(self._bound * payload)
 
     def exact(self, x: NDArray[np.int64]) -> NDArray[np.int64]:
         """See :class:`Synapses`.

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmtool.compiler.program import Connection, ConnectionKind, Population, SignMode
+from nmtool.fixedpoint.ops import DECAY_UNITY
 from nmtool.frontends.net_file import Int, Section
 
 Int32 = NDArray[np.int32]
 
 BIAS_EXP = 6
-DECAY_UNITY = 4096
 MAX_THRESHOLD = (1 << 18) - 1
 DEFAULT_NEURON = {"iDecay": 0, "vDecay": DECAY_UNITY, "vThMant": 1 << 17}
 MAX_DELAY = 62

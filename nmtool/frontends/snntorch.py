@@ -218,11 +218,12 @@ class _Interpreter:
         return self.wiring.call(Item(path, None, "flatten", (start_dim, end_dim)), given)[1]
 
     def _output(self, value: Any) -> None:
-        first = value[0] if isinstance(value, tuple | list) and value else value
+        several = isinstance(value, tuple | list) and not isinstance(value, Signal | State | Fired | Opaque)
+        first = value[0] if several and value else value
         out = Signal(((first.owner, 0),)) if isinstance(first, State) and first.owner else signal(first)
         self.wiring.items[OUTPUT] = Item(OUTPUT, None, OUTPUT)
         self.wiring.edges += [(s, OUTPUT) for s in out.names]
-        if not out.names:
+        if not out.names and not self.wiring.findings:
             raise NoCounterpartError("returns nothing that a layer gives")
 
 
@@ -246,9 +247,12 @@ def _same_equation(module: nn.Module, family: str) -> bool:
 
 def _check_spikes(module: Any) -> None:
     """The forward side of the surrogate has to be the step function that NIR means."""
-    with torch.no_grad():
-        probe = torch.tensor(_PROBE, device=module.threshold.device)
-        given = convert.numbers(module.spike_grad(probe))
+    try:
+        with torch.no_grad():
+            given = convert.numbers(module.spike_grad(torch.tensor(_PROBE, device=module.threshold.device)))
+    except (TypeError, ValueError, RuntimeError) as e:
+        message = f"has a surrogate that cannot be evaluated ({type(e).__name__}: {e})"
+        raise NoCounterpartError(message, "Use one of snntorch.surrogate") from e
     if not np.array_equal(given, np.array(_PROBE) > 0):
         raise NoCounterpartError(f"fires {given.tolist()} at {list(_PROBE)} above its threshold, not 0 or 1")
 
@@ -293,7 +297,9 @@ def _neurons(wiring: Wiring, ops: dict[str, Any], found: list[Diagnostic]) -> di
     names = {n for n, item in wiring.items.items() if item.kind in NEURONS.values()}
     back, _ = order.feedback(INPUT, ops, wiring.edges, names)
     for a, b in wiring.misplaced(back):
-        why = NoCounterpartError(f"takes what {a} gave at another step than the graph would", "Feed back spikes")
+        why = NoCounterpartError(
+            f"takes what {a} gave at another step than the graph would", "Feed back spikes"
+        )
         found.append(_refused(wiring.items[b].path, wiring.items[b].module, why))
     sources: dict[str, list[str]] = {n: [] for n in ops}
     for a, b in wiring.edges:

@@ -239,12 +239,16 @@ def write(
     Raises:
         ConfigError: NM002 if the file cannot be written; what was there before stays.
         FindingsError: if the graph is not sound (see :func:`read`), or a name holds "/" (NM105).
+        ModelError: NM108 for a decay outside 0 to 1.
     """
     tree = _as_tree(graph)
     tree["metadata"] = metadata.encode_model(model)
     for name, neuron in neurons.items():
         if name in tree["nodes"]:
-            op = to_nir(neuron, model.dt_s)
+            try:
+                op = to_nir(neuron, model.dt_s)
+            except ValueError as e:
+                raise ModelError("NM108", f"node {name}", str(e), "Decays are fractions of 0 to 1") from e
             op.metadata = metadata.encode_neuron(neuron)
             tree["nodes"][name] = _node_tree(op)
     checked = from_tree({"node": tree}, str(path), "")

@@ -63,7 +63,7 @@ class Reader:
         """
         size = _check(path)
         process = self._start()
-        cpu_s = 2 + size // (2 << 20)
+        cpu_s = 1 + size // (2 << 20)
         request = {
             "path": os.fspath(path.resolve()),
             "max_bytes": max(MIN_BYTES, MAX_RATIO * size),

@@ -21,6 +21,9 @@ from typing import Any, BinaryIO
 
 MAX_OBJECTS, MAX_DEPTH, ALIGN = 200_000, 40, 64
 
+BASE_MEMORY = 4 << 30
+"""Address space for Python and its libraries."""
+
 
 class TooMuchError(Exception):
     """The file says that it holds more than a file of its size can."""
@@ -80,11 +83,10 @@ class Walk:
         import numpy as np
 
         a = np.asarray(value)
-        a = a.astype(a.dtype.newbyteorder("<"))
-        where, raw = self.offset, a.tobytes()
-        raw += bytes(-len(raw) % ALIGN)
-        self.blobs.append(raw)
-        self.offset += len(raw)
+        a = a.astype(a.dtype.newbyteorder("<"), copy=False)
+        where, gap = self.offset, -a.nbytes % ALIGN
+        self.blobs += [a.tobytes(), bytes(gap)]
+        self.offset += a.nbytes + gap
         return ["array", a.dtype.str, list(a.shape), where]
 
 
@@ -94,22 +96,26 @@ def _clean(text: Any) -> str:
     return raw.decode("utf-8", "backslashreplace")
 
 
-def _limit(cpu_s: int) -> None:
-    """Give this process ``cpu_s`` more seconds to compute, and a bounded address space."""
+def _limit(cpu_s: int, max_bytes: int) -> None:
+    """Give this process ``cpu_s`` more seconds to compute, on Linux bounded memory, and no core file."""
     if sys.platform == "win32":
         return
     import resource
 
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    hard = resource.getrlimit(resource.RLIMIT_CPU)[1]
-    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(usage.ru_utime + usage.ru_stime) + cpu_s, hard))
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limits = {resource.RLIMIT_CPU: math.ceil(used.ru_utime + used.ru_stime) + cpu_s, resource.RLIMIT_CORE: 0}
+    if sys.platform == "linux":
+        limits[resource.RLIMIT_AS] = BASE_MEMORY + 4 * max_bytes
+    for kind, soft in limits.items():
+        hard = resource.getrlimit(kind)[1]
+        resource.setrlimit(kind, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
 def answer(request: dict[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
     """Header and blobs for one request."""
     import h5py
 
-    _limit(request["cpu_s"])
+    _limit(request["cpu_s"], request["max_bytes"])
     walk = Walk(request["max_bytes"])
     try:
         with h5py.File(Path(request["path"]), "r") as f:

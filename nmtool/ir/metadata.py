@@ -175,7 +175,9 @@ def _bad(
     key: str, value: Any, allowed: str, hint: str = "", where: str = "metadata of the graph"
 ) -> Diagnostic:
     few = np.size(value) < 10
-    shown = " ".join(repr(value).split())[:80] if few else f"{type(value).__name__} of {np.size(value)} values"
+    shown = (
+        " ".join(repr(value).split())[:80] if few else f"{type(value).__name__} of {np.size(value)} values"
+    )
     return Diagnostic("NM103", where, f"nmtool.{key} is {shown}, must be {allowed}", hint)
 
 

@@ -65,20 +65,15 @@ class Engine:
     def __init__(self, graph: Graph, dtype: DTypeLike = np.float32) -> None:
         self.graph, self.dtype = graph, np.dtype(dtype)
         nodes, late = graph.nodes, set(graph.feedback_edges)
-        self._maps = {
+        self.maps = {
             n: as_map(v) for n, v in nodes.items() if v.neuron is None and not isinstance(v.op, nir.Delay)
         }
-        self._ahead = {n: [a for a, b in graph.edges if b == n and (a, b) not in late] for n in nodes}
-        self._late = {n: [a for a, b in graph.edges if b == n and (a, b) in late] for n in nodes}
-        self._still = {graph.input}
+        self.ahead = {n: [a for a, b in graph.edges if b == n and (a, b) not in late] for n in nodes}
+        self.late = {n: [a for a, b in graph.edges if b == n and (a, b) in late] for n in nodes}
+        self.still = {graph.input}
         for n in graph.order():
-            if (
-                n in self._maps
-                and self._ahead[n]
-                and not self._late[n]
-                and self._still.issuperset(self._ahead[n])
-            ):
-                self._still.add(n)
+            if n in self.maps and self.ahead[n] and not self.late[n] and self.still.issuperset(self.ahead[n]):
+                self.still.add(n)
 
     def run(
         self,
@@ -201,26 +196,27 @@ class _State:
         for name in engine.graph.order():
             if name == engine.graph.input:
                 continue
-            if reuse and name in engine._still:
+            if reuse and name in engine.still:
                 now[name] = before[name]
                 continue
-            ahead, late = [now[a] for a in engine._ahead[name]], [before[a] for a in engine._late[name]]
+            ahead, late = [now[a] for a in engine.ahead[name]], [before[a] for a in engine.late[name]]
             if name in self.populations:
                 arriving = ([_total(ahead)] if ahead else []) + late
                 now[name] = self.populations[name].step(arriving, noise.draw(name) if noise else None)
             elif name in self._delays:
                 now[name] = self._delays[name].step(_total(ahead + late))
             else:
-                now[name] = engine._maps[name](_total(ahead + late))
+                now[name] = engine.maps[name](_total(ahead + late))
         self.values = now
-
 
     def check_finite(self) -> None:
         """An overflow anywhere stays in the state, as inf or nan."""
         for name, p in self.populations.items():
             if not np.isfinite(p.v_post).all():
                 message = f"the membrane overflows {p.v_post.dtype}"
-                raise SimulationError("NM401", f"node {name}", message, "Look at its decays and the weights into it")
+                raise SimulationError(
+                    "NM401", f"node {name}", message, "Look at its decays and the weights into it"
+                )
 
 
 def _total(signals: list[Floats]) -> Floats:

@@ -266,7 +266,9 @@ def _reference(counts: RunCounts, n_steps: int) -> dict[str, Any]:
 def _not_included(program: Program, flow: Traffic) -> list[str]:
     out = list(NOT_INCLUDED)
     if program.max_latency:
-        out.append(f"the {program.max_latency} steps that fill and drain the pipeline (in 'high' only)")
+        out.append(
+            f"filling and draining the pipeline (steps per inference: {program.max_latency}, in 'high' only)"
+        )
     if any((rows["interchip_messages"]["nominal"] or 0) > 0 for rows in flow.per_layer.values()):
         out.append("messages between chips (no price is published)")
     return out

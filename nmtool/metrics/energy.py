@@ -30,17 +30,20 @@ SEEI_DEFINITION = (
 def seei(record: Mapping[str, Any], profile: EnergyProfile) -> dict[str, Any]:
     """Gain over the dense twin and the index under an ``ops`` profile, :data:`SEEI_DEFINITION`; null with a reason."""
     run, macs = record["run"], record["reference"]["macs_exact"]
-    snn = price(record["events"], profile)["pj"]["nominal"]
-    reason = record["reference"]["null_reason"] or (
-        None if snn else "the network's energy is 0: nothing spiked"
-    )
-    gain = None
-    if reason is None:
-        gain = ratio((profile.scope, macs * profile.get("mac_pj")), (profile.scope, snn))
-        reason = run["accuracy_null_reason"] or (
-            "the accuracy is at chance" if run["accuracy_at_chance"] else None
-        )
-    value = run["accuracy_pct"] / 100 * gain if reason is None and gain is not None else None
+    accuracy, snn = run["accuracy_pct"], price(record["events"], profile)["pj"]["nominal"]
+    gain = value = reason = None
+    if macs is None:
+        reason = record["reference"]["null_reason"] or "the dense twin's MACs are unknown"
+    elif not snn:
+        reason = "the network's energy is 0: nothing spiked"
+    else:
+        gain = ratio((profile.scope, macs * (profile.get("mac_pj") or 0)), (profile.scope, snn))
+        if accuracy is None:
+            reason = run["accuracy_null_reason"] or "the accuracy is unknown"
+        elif run["accuracy_at_chance"]:
+            reason = "the accuracy is at chance"
+        else:
+            value = accuracy / 100 * gain
     return {"profile": profile.name, "value": value, "energy_gain": gain, "null_reason": reason}
 
 

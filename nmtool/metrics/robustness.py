@@ -47,9 +47,8 @@ def rate(outcomes: Sequence[float] | Outcomes) -> dict[str, Any]:
     """
     a = np.asarray(outcomes, np.float64)
     if a.ndim != 1 or not a.size or not ((a >= 0) & (a <= 1)).all():
-        raise EvaluationError(
-            "NM501", "robust accuracy", f"needs outcomes in 0..1 of at least one sample, got {a.size}"
-        )
+        found = f"outcomes of shape {list(a.shape)}, need at least one, each in 0..1"
+        raise EvaluationError("NM501", "robust accuracy", found)
     low, high = wilson(float(a.sum()), a.size)
     return {"value": float(a.mean()), "low": low, "high": high, "n": int(a.size)}
 
@@ -71,6 +70,7 @@ def record(header: Mapping[str, Any], clean: Mapping[str, Sequence[float]], unit
             own numbers), and ``replay`` (the same for examples of the float model on the deployed one), or None.
         sanity: findings per model.
     """
+    red = [(name, f) for name, found in sanity.items() for f in found if f["status"] == "red"]
     red = [(name, f) for name, found in sanity.items() for f in found if f["status"] == "red"]
     reasons = [f"{name}: {f['check']} {f['title']}" for name, f in red]
     return {

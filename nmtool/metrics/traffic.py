@@ -9,7 +9,7 @@ then north-south; hops are counted within a chip, messages that leave the chip s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -81,27 +81,37 @@ def _piece(raw: Any) -> Piece:
     return Piece(*(int(v) for v in values))
 
 
-def reached(connection: Connection, n_source: int, piece: Piece) -> NDArray[np.bool_]:
-    """Which sources have at least one (stored) synapse into a piece of the target, ``[n_source]``."""
+def _by_core(pieces: Sequence[Piece]) -> dict[int, list[Piece]]:
+    found: dict[int, list[Piece]] = {}
+    for piece in pieces:
+        found.setdefault(piece.core, []).append(piece)
+    return found
+
+
+def reached(connection: Connection, n_source: int, pieces: Sequence[Piece]) -> NDArray[np.bool_]:
+    """Which sources have at least one (stored) synapse into these pieces of the target, ``[n_source]``."""
     if connection.kind == "dense":
         return np.ones(n_source, bool)
     if connection.kind == "sparse":
         mask = np.zeros(n_source, bool)
         if connection.indices is not None:
             target, source = connection.indices
-            mask[source[np.searchsorted(target, piece.start) : np.searchsorted(target, piece.stop)]] = True
+            for piece in pieces:
+                first, last = np.searchsorted(target, [piece.start, piece.stop])
+                mask[source[first:last]] = True
         return mask
-    return _reached_conv(connection, piece)
+    return _reached_conv(connection, pieces)
 
 
-def _reached_conv(c: Connection, piece: Piece) -> NDArray[np.bool_]:
+def _reached_conv(c: Connection, pieces: Sequence[Piece]) -> NDArray[np.bool_]:
     if c.in_shape is None or c.out_shape is None:
         raise EvaluationError(
             "NM501", c.name, "a convolution without shapes cannot be counted", "Export the model again"
         )
     c_out, h_out, w_out = c.out_shape
     inside = np.zeros(c_out * h_out * w_out, bool)
-    inside[piece.start : piece.stop] = True
+    for piece in pieces:
+        inside[piece.start : piece.stop] = True
     windows = np.logical_or.reduce(inside.reshape(c.groups, c_out // c.groups, h_out, w_out), axis=1)
     axes = [
         taps(
@@ -192,14 +202,14 @@ def _placed(
     homes = where.get(outgoing[0].source, (Piece(-1, 0, totals.size),))
     starts, cores = np.array([h.start for h in homes]), np.array([h.core for h in homes])
     for c in outgoing:
-        for piece in where[c.target]:
-            seen = masks.setdefault(piece.core, np.zeros(totals.size, bool))
-            fresh = reached(c, totals.size, piece) & ~seen
+        for core, pieces in _by_core(where[c.target]).items():
+            seen = masks.setdefault(core, np.zeros(totals.size, bool))
+            fresh = reached(c, totals.size, pieces) & ~seen
             seen |= fresh
             sent = np.add.reduceat(np.where(fresh, totals, 0), starts)
             added = [int(sent.sum()), 0, 0, 0]
             if mesh is not None and homes[0].core >= 0:
-                added[1:] = [int((sent * n).sum()) for n in mesh.hops(cores, piece.core)]
+                added[1:] = [int((sent * n).sum()) for n in mesh.hops(cores, core)]
             sums[c.target] += np.array(added)[:, None]
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nmtool.fixedpoint.ops import ACTIVATION_SHIFT, U_HALF
+from nmtool.fixedpoint.ops import ACTIVATION_SHIFT, DECAY_UNITY, U_HALF
 
 F64 = NDArray[np.float64]
 SignMode = Literal["mixed", "excitatory", "inhibitory"]
@@ -147,7 +147,7 @@ def current_budget(row_sum: float, decay_syn_q12: int) -> float:
     """
     if row_sum == 0:
         return np.inf
-    gain = 4096 / max(decay_syn_q12, 1)
+    gain = DECAY_UNITY / max(decay_syn_q12, 1)
     return float((U_HALF - 1) / (row_sum * gain))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -73,7 +74,7 @@ class HostBias(nn.Module):
     """The host's part of a ``direct`` network: integer sums, rounded to the bias mantissa of the first population."""
 
     bias: Tensor
-    exponent: Tensor
+    factor: Tensor
 
     def __init__(self, program: Program, host: HostLayer) -> None:
         super().__init__()
@@ -84,7 +85,7 @@ class HostBias(nn.Module):
         self.shift, self.man_min, self.man_max = host.shift, host.man_min, host.man_max
         exponent = program.population(c.target).bias_exp.reshape(-1)
         self.register_buffer("bias", torch.from_numpy(host.bias.reshape(-1).copy()), persistent=False)
-        self.register_buffer("exponent", torch.from_numpy(exponent.copy()), persistent=False)
+        self.register_buffer("factor", torch.from_numpy(np.ldexp(1.0, exponent)), persistent=False)
 
     def forward(self, units: Tensor) -> Tensor:
         """Bias per step in membrane units, float64 ``[B, N]``, of integer inputs ``[B, n_in]``."""
@@ -93,5 +94,4 @@ class HostBias(nn.Module):
         mantissa = straight_through((acc + half) * 2.0**-self.shift, torch.floor).clamp(
             self.man_min, self.man_max
         )
-        factor = torch.exp2(self.exponent.double())
-        return straight_through(mantissa * factor, torch.floor)
+        return straight_through(mantissa * self.factor.double(), torch.floor)

@@ -66,6 +66,11 @@ class IntegerTwin(nn.Module):
         """Whether two seeds can give two results."""
         return self.program.input.encoder == "rate" or any(p.noise for p in self.program.populations)
 
+    @property
+    def n_classes(self) -> int:
+        """K."""
+        return self.program.size(self.program.output)
+
     def forward(
         self, x: Tensor, seed: int = 0, sample_offset: int | Tensor = 0, noise: bool = True
     ) -> Tensor:

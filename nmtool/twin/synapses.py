@@ -50,7 +50,8 @@ class Synapses(nn.Module):
 
     Attributes:
         bound: largest magnitude that can come out.
-        dtype: of the sums; float32 where it is exact.
+        dtype: of the sums; float32 where it is exact. Convolutions on a GPU take float64 in any case, because fast
+            float32 algorithms there (Winograd, FFT) round even where the plain sum would not.
 
     Raises:
         BackendUnavailableError: NM304 if the sums could leave what float64 holds exactly.
@@ -80,7 +81,8 @@ class Synapses(nn.Module):
         """What the synapses of one delay make of ``[T, B, n_in]``: ``[T, B, n_out]``, not yet shifted in time."""
         if self.binary:
             source = straight_through(source, lambda s: (s != 0).to(s.dtype))
-        acc = self._sum(getattr(self, f"weights_{delay}").to(self.dtype), source.to(self.dtype))
+        dtype = torch.float64 if source.is_cuda and self.connection.kind == "conv" else self.dtype
+        acc = self._sum(getattr(self, f"weights_{delay}").to(dtype), source.to(dtype))
         return self._shifted(acc) if self.on_chip else acc
 
     def forward(self, source: Tensor, n_steps: int) -> Tensor:

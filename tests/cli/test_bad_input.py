@@ -76,7 +76,7 @@ def test_a_bad_override(refused, words: list[str], message: str) -> None:
         ("train", "nowhere/x.toml", "error[NM001] nowhere/x.toml: no such file."),
         ("targets show", "loihi3", "error[NM005] loihi3: no target of that name. Did you mean 'loihi"),
         ("models show", "digit", "error[NM005] digit: no recipe of that name."),
-        ("explain", "NM999", "error[NM005] NM999: no such code."),
+        ("explain", "XY203", "error[NM005] XY203: no such code."),
     ],
 )
 def test_a_name_that_does_not_exist(refused, verb: str, name: str, message: str) -> None:

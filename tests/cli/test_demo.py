@@ -9,9 +9,9 @@ from nmtool import cli
 from nmtool.api import chain
 
 SUMMARY_KEYS = {
-    "accuracy", "robust", "verify", "synops_per_inference", "spike_density", "energy_pj", "seei", "environment", "command",
-    "seed",
-}  # fmt: skip
+    *("accuracy", "robust", "verify", "synops_per_inference", "spike_density", "energy_pj", "seei"),
+    *("environment", "command", "seed"),
+}
 
 
 @pytest.fixture(scope="module")

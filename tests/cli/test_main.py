@@ -10,7 +10,7 @@ import typer
 import nmtool
 from nmtool import cli
 from nmtool.cli.ui import Ui, table
-from nmtool.cli.verbs import verb
+from nmtool.cli.verbs import attach, verb
 from nmtool.errors import ConfigError, ModelError, SimulationError
 
 
@@ -18,7 +18,7 @@ from nmtool.errors import ConfigError, ModelError, SimulationError
 def app(monkeypatch: pytest.MonkeyPatch) -> typer.Typer:
     """An empty command line behind ``cli.main``; a second verb keeps typer from dropping the verb's name."""
     fresh = typer.Typer()
-    verb(fresh, "other")(lambda ui: None)
+    attach(fresh, verb("other")(lambda ui: None))
     monkeypatch.setattr(cli, "app", fresh)
     return fresh
 
@@ -107,9 +107,11 @@ def test_a_group_alone_shows_its_help(words: list[str], capsys: pytest.CaptureFi
 def test_a_coded_error_is_its_text_and_its_exit_code(
     app: typer.Typer, error: Exception, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    @verb(app, "fail")
+    @verb("fail")
     def fail(ui: Ui) -> None:
         raise error
+
+    attach(app, fail)
 
     assert cli.main(["fail"]) == code
     assert capsys.readouterr() == ("", f"{error}\n")
@@ -120,9 +122,11 @@ def test_a_bug_ends_with_70_and_leaves_its_traceback_in_a_file(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
-    @verb(app, "fail")
+    @verb("fail")
     def fail(ui: Ui) -> None:
         raise KeyError("lost")
+
+    attach(app, fail)
 
     assert cli.main(["fail"]) == 70
     out, err = capsys.readouterr()
@@ -140,9 +144,11 @@ def test_debug_shows_the_traceback_of_a_bug(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
-    @verb(app, "fail")
+    @verb("fail")
     def fail(ui: Ui) -> None:
         raise KeyError("lost")
+
+    attach(app, fail)
 
     assert cli.main(["fail", "--debug"]) == 70
     assert "Traceback" in capsys.readouterr().err
@@ -150,16 +156,18 @@ def test_debug_shows_the_traceback_of_a_bug(
 
 
 def test_an_interrupt_ends_with_130(app: typer.Typer, capsys: pytest.CaptureFixture[str]) -> None:
-    @verb(app, "wait")
+    @verb("wait")
     def wait(ui: Ui) -> None:
         raise KeyboardInterrupt
+
+    attach(app, wait)
 
     assert cli.main(["wait"]) == 130
     assert capsys.readouterr().out == ""
 
 
 def test_streams_without_a_terminal(app: typer.Typer, capsys: pytest.CaptureFixture[str]) -> None:
-    @verb(app, "work")
+    @verb("work")
     def work(ui: Ui) -> int:
         ui.watch("counting")(1, 2)
         ui.note("done counting")
@@ -167,6 +175,8 @@ def test_streams_without_a_terminal(app: typer.Typer, capsys: pytest.CaptureFixt
         warnings.warn("from a library", stacklevel=1)
         ui.result({"answer": 42}, "the answer is 42", table("", ("a", "b"), [("x", 1), ("long", 22)]))
         return 1
+
+    attach(app, work)
 
     assert cli.main(["work"]) == 1
     out, err = capsys.readouterr()
@@ -182,10 +192,12 @@ def test_streams_without_a_terminal(app: typer.Typer, capsys: pytest.CaptureFixt
 def test_verbose_says_more_also_without_a_terminal(
     app: typer.Typer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    @verb(app, "work")
+    @verb("work")
     def work(ui: Ui) -> None:
         ui.watch("counting")(1, 2)
         ui.note("done counting")
+
+    attach(app, work)
 
     assert cli.main(["work", "-v"]) == 0
     assert capsys.readouterr() == ("", "counting\ndone counting\n")
@@ -194,9 +206,11 @@ def test_verbose_says_more_also_without_a_terminal(
 def test_options_of_a_verb_reach_it_by_type(app: typer.Typer, capsys: pytest.CaptureFixture[str]) -> None:
     seen = {}
 
-    @verb(app, "take")
+    @verb("take")
     def take(ui: Ui, n: int, path: Path = Path("here"), flag: bool = False) -> None:
         seen.update(n=n, path=path, flag=flag)
+
+    attach(app, take)
 
     assert cli.main(["take", "3", "--path", "there", "--flag", "-q"]) == 0
     assert seen == {"n": 3, "path": Path("there"), "flag": True}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from net_writer import cuba, dense, weights, write_net
 
 from nmtool import api, cli
 from nmtool.compiler import program as programs
@@ -133,6 +134,10 @@ def test_a_new_training_takes_away_the_old_network(
     assert not Path("run/model.nir").exists()
 
 
+def _when_and_how(record: dict) -> dict:
+    return {k: record[k] for k in ("command", "created_utc")}
+
+
 def _set(*changes: str) -> list[str]:
     return [word for change in changes for word in ("--set", change)]
 
@@ -176,19 +181,19 @@ def test_check_writes_nothing(nmtool, nir_file: Path) -> None:
 
 def test_check_ends_with_1_and_names_the_rule(nmtool, nir_file: Path) -> None:
     Path("tiny.toml").write_text(
-        'schema = "nmtool.target/1"\nextends = "loihi1"\n[chip]\ncores = { value = 1, source = "a test" }\n'
+        'schema = "nmtool.target/1"\nextends = "loihi1"\n[core]\nmax_in_axons = { value = 8, source = "a test" }\n'
     )
     code, out, _ = nmtool("check", nir_file, "--target", "tiny.toml")
     assert code == 1
-    assert "error[NM209]" in out
-    assert "tiny.toml: chip.cores" in out
+    assert "error[NM203]" in out
+    assert "tiny.toml: core.max_in_axons" in out
     assert "tiny: does not fit\n" in out
     code, out, _ = nmtool("check", nir_file, "--target", "tiny.toml", "--json")
     record = json.loads(out)
-    assert (code, record["passed"], record["findings"][0]["code"]) == (1, False, "NM209")
+    assert (code, record["passed"], record["findings"][0]["code"]) == (1, False, "NM203")
     code, out, err = nmtool("export", nir_file, "--target", "tiny.toml")
     assert (code, out) == (3, "")
-    assert err.startswith("error[NM209]")
+    assert err.startswith("error[NM203]")
     assert [p.name for p in Path().iterdir()] == ["tiny.toml"]
 
 
@@ -262,10 +267,6 @@ def test_verify(nmtool, nir_file: Path) -> None:
     assert [layer["name"] for layer in record["layers"]] == ["lif1", "lif2"]
     assert 0.95 < record["agreement"] <= 1
     assert record == document(nmtool("verify", nir_file, "-n", "40", "--json")) | _when_and_how(record)
-
-
-def _when_and_how(record: dict) -> dict:
-    return {k: record[k] for k in ("command", "created_utc")}
 
 
 def test_verify_ends_with_1_if_integers_differ(
@@ -382,6 +383,37 @@ def test_an_overflow_is_a_warning_and_an_error_if_strict(nmtool, nir_file: Path,
     monkeypatch.setattr(Ui, "warn", lambda self, text: seen.append(text))
     options.warn_about_run(Ui(), record)
     assert seen == [
-        "warning[NM401] lif1: 3 times u wrapped, 2 times v clipped, as the chip does. Use --strict to make this an error.",
+        "warning[NM401] lif1: 3 times u wrapped, 2 times v clipped, as the chip does. "
+        "Use --strict to make this an error.",
         "warning[NM403] sample 4: not finished, counted as zeros (it hung).",
     ]
+
+
+@pytest.fixture
+def net_file(tmp_path: Path) -> Path:
+    """A lava-dl file: 6 inputs, 5 and 3 neurons."""
+    layers = [dense(weights((5, 6), seed=1), cuba()), dense(weights((3, 5), seed=2), cuba())]
+    return write_net(tmp_path / "small.net", layers)
+
+
+def test_a_net_file_runs_without_a_graph(nmtool, net_file: Path) -> None:
+    spikes = np.random.default_rng(4).integers(0, 2, (9, 2, 6), dtype=np.uint8)
+    np.savez("in.npz", spikes=spikes)
+    record = document(nmtool("run", net_file, "--spikes", "in.npz", "--json"))
+    assert (record["n_samples"], record["n_steps"], record["accuracy"]) == (2, 9, None)
+    assert nmtool("check", net_file)[0] == 0
+    assert nmtool("export", net_file, "--out", "chip")[0] == 0
+    assert {p.name for p in Path("chip").iterdir()} == {"program.npz", "export.json"}
+    again = document(nmtool("run", "chip", "--spikes", "in.npz", "--json"))
+    assert again["predictions"] == record["predictions"]
+    assert again["spikes"] == record["spikes"]
+
+
+def test_a_net_file_has_no_float_network(nmtool, net_file: Path) -> None:
+    np.savez("in.npz", spikes=np.ones((9, 2, 6), np.uint8))
+    code, out, err = nmtool("verify", net_file, "--spikes", "in.npz")
+    assert (code, out) == (3, "")
+    assert err.startswith(f"error[NM107] {net_file}: comes from lava-dl")
+    code, _, err = nmtool("run", net_file, "--data", "digits")
+    assert code == 3
+    assert err.startswith("error[NM109] input: takes spikes, but digits holds analog values.")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from nmtool.backends.base import RunOptions, Trace
 from nmtool.backends.sim import SimBackend
 from nmtool.compiler.program import Program
+from nmtool.errors import FindingsError
 from nmtool.frontends.netx import read_net
 
 PILOTNET_LAYERS = {
@@ -128,3 +129,25 @@ def test_pilotnet(name: str, pilotnet: tuple[Program, dict[str, Trace]], lava_dl
     assert_equal(trace.v[~spikes], v[~spikes])
     assert set(np.unique(v[spikes])) == {128}
     assert not trace.v[spikes].any()
+
+
+def test_mnist(lava_dl_recordings: Path) -> None:
+    """No recording belongs to it; its layers and its readout without neurons do."""
+    program = read_net(lava_dl_recordings.parent / "mnist.net")
+    assert (program.input.shape, program.input.n_steps) == ((784,), 16)
+    assert [p.n_neurons for p in program.populations] == [784, 512, 512, 10]
+    assert (program.host.man_min, program.host.man_max) == (-12, 140)
+    assert (program.readout, int(program.populations[-1].v_th_man)) == ("membrane", 1 << 17)
+    assert {c.sign_mode for c in program.connections} == {"mixed"}
+    assert program.info["notes"] == ["input: 0 .. 1 taken as -1 .. 1 in training; the file does not say"]
+
+
+def test_sigma_delta_networks_are_refused_layer_by_layer(lava_dl_recordings: Path) -> None:
+    with pytest.raises(FindingsError, match="layer/0/neuron/type: 'input' has 'SDNN' neurons") as e:
+        read_net(lava_dl_recordings / "pilotnet_sdnn" / "network.net")
+    assert [d.where.split("layer/")[1].split("/")[0] for d in e.value.findings] == list("012346789")
+
+
+def test_what_follows_the_readable_layers_is_named(lava_dl_recordings: Path) -> None:
+    with pytest.raises(FindingsError, match="NM102.*layer/5: type 'average' cannot be run.*num_layers=5"):
+        read_net(lava_dl_recordings / "ntidigits" / "ntidigits.net")

@@ -37,7 +37,9 @@ def neuron(
         options["alpha"] = value(0.2, 0.8, 0.6)
     if kind.startswith("R"):
         options |= (
-            {"linear_features": shape[0]} if len(shape) == 1 else {"conv2d_channels": shape[0], "kernel_size": 3}
+            {"linear_features": shape[0]}
+            if len(shape) == 1
+            else {"conv2d_channels": shape[0], "kernel_size": 3}
         )
     return KINDS[kind](**options)
 

@@ -13,7 +13,9 @@ from nmtool.ir.graph import Graph, from_nir
 from nmtool.ir.reference import FloatTrace, run
 from nmtool.ir.resolve import Scheme
 
-PATTERN = "0000001000000000000000100001000110010100110111111111110000000000000111111111111000001100000000000000"
+PATTERN = (
+    "0000001000000000000000100001000110010100110111111111110000000000000111111111111000001100000000000000"
+)
 INPUT_STEPS = [10 * i for i, c in enumerate(PATTERN) if c == "1"]
 NORSE = {60: 0.04, 61: 0.038399998, 118: 0.00374793, 220: 0.04005827, 270: 0.045202997, 310: 0.048831135,
          320: 0.072464526, 350: 0.061294258, 370: 0.06709221, 400: 0.059715554, 410: 0.07970084,
@@ -94,11 +96,19 @@ def test_sinabs_pairs_the_exponential_decay_with_eulers_gain_and_subtracts() -> 
 
 @pytest.mark.parametrize(
     ("dt_s", "scheme", "period"),
-    [(5e-3, "euler", 3), (1e-3, "euler", 18), (1e-4, "euler", 179), (1e-5, "euler", 1791)]
-    + [(5e-3, "exponential", 4), (1e-3, "exponential", 18), (1e-4, "exponential", 180), (1e-5, "exponential", 1792)],
+    [
+        (5e-3, "euler", 3),
+        (1e-3, "euler", 18),
+        (1e-4, "euler", 179),
+        (1e-5, "euler", 1791),
+        (5e-3, "exponential", 4),
+        (1e-3, "exponential", 18),
+        (1e-4, "exponential", 180),
+        (1e-5, "exponential", 1792),
+    ],
 )
 def test_two_lif_neurons_at_four_time_steps(dt_s: float, scheme: Scheme, period: int) -> None:
-    """The first fires by its leak every 17.92 ms; a spike moves the second by R dt / tau, so its effect depends on dt."""
+    """The first fires by its leak every 17.92 ms; its spike moves the second by R dt / tau, which depends on dt."""
     one = np.ones(1)
     nodes = {
         "in": nir.Input(np.array([1])),

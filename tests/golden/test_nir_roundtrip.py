@@ -1,4 +1,4 @@
-"""Module -> .nir file -> float engine gives the module's spikes, all of them, for every combination that is exported."""
+"""Module -> .nir file -> float engine gives the module's spikes, for every combination that is exported."""
 
 import itertools
 from collections.abc import Iterator
@@ -21,7 +21,10 @@ MODEL = ModelSemantics(dt_s=1e-3, n_steps=50)
 CASES = [
     case
     for case in itertools.product(
-        ("Leaky", "Synaptic", "RLeaky", "RSynaptic"), ("zero", "subtract", "none"), (True, False), (True, False)
+        ("Leaky", "Synaptic", "RLeaky", "RSynaptic"),
+        ("zero", "subtract", "none"),
+        (True, False),
+        (True, False),
     )
     if case[0] != "RSynaptic" or case[2]
 ]

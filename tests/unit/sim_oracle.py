@@ -65,7 +65,11 @@ def arriving(c: Connection, past: list[np.ndarray], t: int, shape: tuple[int, in
         s = s if c.message_bits else (s != 0).astype(np.int64)
         weights = np.where(c.delay_steps == d, c.weights, 0) if c.delay_steps.ndim else c.weights
         acc = weighted(c, s, weights, n_out)
-        slot = wrap_24(acc) if c.kind == "conv" else wrap_int32(shift_left_or_floor(wrap_int32(acc), c.weight_exp))
+        slot = (
+            wrap_24(acc)
+            if c.kind == "conv"
+            else wrap_int32(shift_left_or_floor(wrap_int32(acc), c.weight_exp))
+        )
         total = wrap_int32(total + slot)
     return total
 

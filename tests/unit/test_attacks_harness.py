@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from nmtool import surrogate
 from nmtool.attacks.base import Attack, eot, evaluate, merged
 from nmtool.attacks.fgsm import FGSM
-from nmtool.attacks.models import BlackBox, Differentiable, FixedSeed
+from nmtool.attacks.models import BlackBox, Differentiable, FixedSeed, ThroughSurrogate
 from nmtool.attacks.pgd import PGD
 from nmtool.attacks.search import Search, seeds
 from nmtool.errors import ConfigError, EvaluationError, ModelError
@@ -219,11 +220,25 @@ def test_seeds_of_streams_differ() -> None:
 def test_a_fixed_seed_makes_a_model_deterministic() -> None:
     noisy = model(lambda x, s: slope(x) + s, stochastic=True)
     fixed = FixedSeed(noisy, 7)
-    assert fixed.name == "m, seed 7"
+    assert fixed.name == "m"
     assert fixed.differentiable
     assert not fixed.stochastic
     assert (fixed.bounds, fixed.n_classes) == (noisy.bounds, noisy.n_classes)
     assert torch.equal(fixed.logits(X, 1), noisy.logits(X, 7))
+
+
+def test_another_surrogate_changes_the_gradient_alone() -> None:
+    """The wrapped network asks for the rule in force, as the twins do."""
+
+    def spiking(x: Tensor, seed: int) -> Tensor:
+        return surrogate.spike(slope(x), surrogate.Surrogate("triangle", 1.0)) + torch.tensor([9.0, 0])
+
+    own = model(spiking)
+    wide = ThroughSurrogate(own, "rectangle", 4.0)
+    assert (wide.name, wide.bounds, wide.n_classes, wide.stochastic) == ("m", (0.0, 1.0), 2, False)
+    assert torch.equal(own.logits(X, 0), wide.logits(X, 0))
+    grads = [Search(m, (X + 0.1, 0 * Y), 0.1, 0, "margin").gradient(X + 0.1) for m in (own, wide)]
+    assert [float(g[0, 0]) for g in grads] == pytest.approx([2 * 0.7, 2 * 0.125])
 
 
 def test_batches_merge_into_one_result() -> None:

@@ -74,7 +74,14 @@ def test_feedback_breaks_every_cycle_at_neurons_whatever_the_order(
         ("in>f f>n n>g g>m m>h h>n m>r r>m m>out", "n m", "m>h m>r"),
         ("in>c c>n n>r r>c n>out", "n", "n>r"),
     ],
-    ids=["recurrent", "self", "into a synapse", "two layers", "two layers and self", "back into the convolution"],
+    ids=[
+        "recurrent",
+        "self",
+        "into a synapse",
+        "two layers",
+        "two layers and self",
+        "back into the convolution",
+    ],
 )
 def test_where_loops_close(text: str, neurons: str, wanted: str) -> None:
     found = edges(text)

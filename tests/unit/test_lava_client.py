@@ -12,7 +12,7 @@ from nmtool.backends.base import RunOptions
 from nmtool.backends.lava import LavaBackend
 from nmtool.backends.worker_link import WorkerLink
 from nmtool.compiler.program import Connection, InputSpec, Population, Program
-from nmtool.errors import BackendUnavailableError, FindingsError, ModelError, SimulationError
+from nmtool.errors import BackendUnavailableError, ConfigError, FindingsError, ModelError, SimulationError
 
 N_IN, N_OUT, STEPS = 3, 2, 4
 
@@ -312,6 +312,23 @@ def test_input_of_another_shape_is_refused_before_a_worker_starts():
     link = WorkerLink(["/nonexistent/worker"])
     with pytest.raises(ModelError, match="NM109"):
         LavaBackend(program(), link=link).run(np.ones((STEPS, 1, N_IN + 1), np.uint8), RunOptions())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "match"),
+    [({"record": ("outt",)}, r"'outt' is no population of this model\. Did you mean 'out'"),
+     ({"n_steps": 0}, "n_steps: is 0, allowed is 1 or more"), ({"batch_size": 0}, "batch_size: is 0"),
+     ({"sample_offset": -1}, "sample_offset: is -1")],
+    ids=["record", "n_steps", "batch_size", "sample_offset"],
+)  # fmt: skip
+def test_options_without_meaning_are_refused(wrong, match):
+    with pytest.raises(ConfigError, match=f"NM004.*{match}"):
+        LavaBackend(program(), link=WorkerLink([])).run(x(1), RunOptions(**wrong))
+
+
+def test_strictness_is_refused_because_lava_cannot_tell():
+    with pytest.raises(BackendUnavailableError, match=r"NM304.*overflowed.*sim backend"):
+        LavaBackend(program(), link=WorkerLink([])).run(x(1), RunOptions(strict=True))
 
 
 def test_without_lava_and_without_a_worker_there_is_no_backend(monkeypatch, tmp_path):

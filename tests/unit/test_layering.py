@@ -162,7 +162,9 @@ def test_an_allowed_import_is_not(name: str, source: str) -> None:
     assert violations(name, source) == []
 
 
-@pytest.mark.parametrize("code", ["import nmtool", "from nmtool.cli import main; main(['--help'])"])
+@pytest.mark.parametrize(
+    "code", ["import nmtool", "import nmtool.api", "from nmtool.cli import main; main(['--help'])"]
+)
 def test_nothing_heavy_is_loaded(code: str) -> None:
     script = f"{code}\nimport sys, json\nsys.stderr.write(json.dumps(sorted(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -86,7 +86,7 @@ def test_convolution_reaches_a_core_where_a_synapse_ends(c: Connection, data: An
     stop = data.draw(st.integers(start + 1, n_out))
     mask = np.zeros(n, bool)
     mask[[s for t, s, _ in synapses(c) if start <= t < stop]] = True
-    assert reached(c, n, Piece(0, start, stop)).tolist() == mask.tolist()
+    assert reached(c, n, [Piece(0, start, stop)]).tolist() == mask.tolist()
 
 
 def test_axis_that_no_window_reaches() -> None:
@@ -99,7 +99,7 @@ def test_sparse_fan_out() -> None:
     c = Connection("s", "input", "out", "sparse", np.array([4, 0, -2, 6], np.int32), indices=at)
     f = fan_out(c, 4)
     assert (f.stored.tolist(), f.nonzero.tolist()) == ([1, 1, 2, 0], [1, 1, 1, 0])
-    assert reached(c, 4, Piece(0, 1, 3)).tolist() == [False, True, True, False]
+    assert reached(c, 4, [Piece(0, 1, 3)]).tolist() == [False, True, True, False]
 
 
 def population(name: str, shape: tuple[int, ...], latency: int = 0) -> Population:

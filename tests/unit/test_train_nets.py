@@ -94,6 +94,18 @@ def test_weights_come_from_the_seed_and_the_global_stream_is_left_alone() -> Non
     assert not torch.equal(first.layers.fc1.weight, other.layers.fc1.weight)
 
 
+def test_output_neurons_start_within_reach_of_their_threshold() -> None:
+    r = recipe(MLP, "network.n_steps=200", "neuron.threshold=3", "network.hidden=[400]")
+    net = build_net(r, FLAT).eval()
+    with torch.no_grad():
+        net.layers.fc2.weight.zero_()
+        net.layers.fc2.bias.sub_(
+            build_net(recipe(MLP, "network.readout=membrane", "network.hidden=[400]"), FLAT).layers.fc2.bias
+        )
+    resting = net(samples(FLAT)).traces[-1].v_pre[-1]
+    torch.testing.assert_close(resting, torch.full_like(resting, 1.5))
+
+
 def test_a_sample_does_not_depend_on_its_batch() -> None:
     net = build_net(recipe(MLP), FLAT).eval()
     x = samples(FLAT, 8)

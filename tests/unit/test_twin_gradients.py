@@ -176,13 +176,34 @@ def test_the_rule_is_that_of_the_forward_pass() -> None:
 def test_float32_is_left_where_two_exact_sums_together_are_not() -> None:
     """Each connection alone stays below 2**24, their sum does not, and its last bit decides."""
     spec = InputSpec("input", (2,), "direct", 1, 1.0, 2**13 - 1)
-    w = i32([[1023, 1023]])
-    both = [Connection(n, "input", "v", "dense", w, message_bits=13) for n in "ab"]
+    both = [
+        Connection(n, "input", "v", "dense", i32([w]), message_bits=13)
+        for n, w in (("a", [1023, 1023]), ("b", [1022, 1023]))
+    ]
     p = population("v", 1, decay_mem_q12=0, v_th_man=131071)
     p = Program("loihi1", spec, (p,), tuple(both), None, "v", "membrane", 1e-3)
     run = IntegerTwin(p).run(torch.tensor([[8191.0, 8190.0]]), TwinOptions(record=("all",)))
-    want = 2 * 1023 * (8191 + 8190) * 64
+    want = ((1023 + 1022) * 8191 + 2 * 1023 * 8190) * 64
     assert int(run.u["v"]) == (want + 2**31) % 2**32 - 2**31 - 2**24
+
+
+def test_the_hosts_sums_leave_float32_where_they_must() -> None:
+    w = i32([[32767, 32766, 32765]])
+    wired = Connection("fc", "input", "v", "dense", w, message_bits=8)
+    host = HostLayer(wired, np.ones(1, np.int64), 13, -4096, 4095)
+    p = population("v", 1, decay_mem_q12=0, v_th_man=131071, bias_exp=0)
+    spec = InputSpec("input", (3,), "direct", 1, 1.0, 255)
+    twin = IntegerTwin(Program("loihi1", spec, (p,), (), host, "v", "membrane", 1e-3))
+    for x in ([255.0, 255, 254], [255.0, 251, 255], [253.0, 255, 252]):
+        acc = int(w[0].astype(np.int64) @ np.array(x, np.int64)) + 1
+        assert float(twin(torch.tensor([x]))) * 6400 == pytest.approx((acc + 2**12) >> 13, abs=1e-9)
+    assert twin.host.synapses.dtype == torch.float64
+
+
+def test_an_accumulator_wraps_to_int32_before_it_is_shifted_right() -> None:
+    """Lava's own case: weight 254 and a message of 2**24 give -2**25, here then divided by 8."""
+    c = Connection("c", "a", "b", "dense", i32([[254]]), -3, message_bits=25)
+    assert float(Synapses(c, (1, 1), 2**24)(torch.tensor([[[2.0**24]]]), 1)) == -(2**22)
 
 
 def test_sums_beyond_float64_are_refused() -> None:

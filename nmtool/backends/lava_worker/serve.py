@@ -12,7 +12,9 @@ watches the OS processes, and answers ``failed`` with the block's name. A worker
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import logging
 import os
 import platform
@@ -25,7 +27,7 @@ import traceback
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +44,9 @@ POLL_S = 0.01
 REPORT_S = 0.5
 LAST_WORDS_S = 2.0
 
+SLOTS = 4
+"""Messages that a channel holds, instead of Lava's 64: shared memory is scarce in containers."""
+
 
 class RunFailedError(Exception):
     """A ProcessModel raised or its OS process ended; ``block`` is the Lava Process's name."""
@@ -55,18 +60,21 @@ def serve() -> None:
     """Serve until the stream ends. Whatever Lava prints goes to stderr; stdout carries frames alone."""
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    alive = True
-    while alive:
-        try:
-            frame = read_frame(sys.stdin.buffer)
-        except SimulationError as e:
-            write_frame(out, "failed", stage="protocol", block=None, text=str(e))
-            break
-        alive = frame is not None and _answer(frame, out)
-    out.flush()
+    with contextlib.suppress(BrokenPipeError):
+        while (frame := _request(out)) is not None and _answer(frame, out):
+            pass
     sys.stderr.flush()
     # Lava joins its OS processes when its objects are collected, which may wait for ever after a failure.
     os._exit(0)
+
+
+def _request(out: BinaryIO) -> Frame | None:
+    """The next request; None at the end of the stream, or where it cannot be understood any more."""
+    try:
+        return read_frame(sys.stdin.buffer)
+    except SimulationError as e:
+        write_frame(out, "failed", stage="protocol", block=None, text=str(e))
+        return None
 
 
 def _answer(frame: Frame, out: BinaryIO) -> bool:
@@ -135,7 +143,7 @@ def _job(frame: Frame) -> Job:
     """The request as the builder takes it."""
     from nmtool.backends.lava_worker.network import Job
 
-    program = _program(array(frame, "program", "u1", frame.arrays["program"].shape))
+    program = _program(frame.arrays.get("program", np.zeros(0, np.uint8)))
     t, b = field(frame, "n_steps", int), field(frame, "n_samples", int)
     spikes = bias = None
     if "spikes" in frame.arrays:
@@ -143,7 +151,7 @@ def _job(frame: Frame) -> Job:
         spikes = array(frame, "spikes", code, (t, b, program.size(program.input.name)))
     if "bias" in frame.arrays and program.host is not None:
         bias = array(frame, "bias", "i4", (b, program.size(program.host.connection.target)))
-    counted, traced, final = (tuple(field(frame, key, list)) for key in ("counted", "traced", "final"))
+    counted, traced, final = (_names(frame, key, program) for key in ("counted", "traced", "final"))
     return Job(
         program=program,
         n_steps=t,
@@ -157,6 +165,15 @@ def _job(frame: Frame) -> Job:
         noise=field(frame, "noise", bool),
         sample_offset=field(frame, "sample_offset", int),
     )
+
+
+def _names(frame: Frame, key: str, program: Program) -> tuple[str, ...]:
+    names = tuple(field(frame, key, list))
+    if unknown := set(names) - {p.name for p in program.populations}:
+        raise SimulationError(
+            "NM404", "worker", f"{key} names {sorted(unknown)}, which are no populations of the program"
+        )
+    return names
 
 
 def _program(data: NDArray[np.uint8]) -> Program:
@@ -194,11 +211,12 @@ def _execute(head: Any, n_steps: int, report: Callable[[], None]) -> None:
     from lava.magma.core.run_conditions import RunSteps
     from lava.magma.core.run_configs import Loihi2SimCfg
 
-    head.run(RunSteps(num_steps=n_steps, blocking=False), run_cfg=Loihi2SimCfg(select_tag="fixed_pt"))
-    report()
+    steps = RunSteps(num_steps=n_steps, blocking=False)
+    head.run(steps, Loihi2SimCfg(select_tag="fixed_pt"), {"pypy_channel_size": SLOTS})
     try:
+        report()
         _watch(head.runtime, report)
-    except RunFailedError:
+    except BaseException:
         _kill(head.runtime)
         raise
     head.wait()
@@ -212,7 +230,7 @@ def _watch(runtime: Any, report: Callable[[], None]) -> None:
     port = runtime.service_to_runtime[0]
     while not port.probe():
         _check_actors(runtime)
-        if select.select([sys.stdin], [], [], 0)[0]:
+        if _client_left():
             raise RunFailedError("worker", "the client went away during a run")
         report()
         time.sleep(POLL_S)
@@ -223,6 +241,12 @@ def _watch(runtime: Any, report: Callable[[], None]) -> None:
         _check_actors(runtime)
         time.sleep(POLL_S)
     raise RunFailedError("lava", "the runtime reported an error without saying which")
+
+
+def _client_left() -> bool:
+    """Whether the request stream has ended; a request that waits there is none of a run's business."""
+    incoming = cast("io.BufferedReader", sys.stdin.buffer)
+    return bool(select.select([incoming], [], [], 0)[0]) and not incoming.peek(1)
 
 
 def _check_actors(runtime: Any) -> None:
