@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from nmtool.attacks.search import Loss, Model, Search, losses, seeds
+from nmtool.attacks.search import Loss, Model, Search, answer, losses, seeds
 from nmtool.errors import ConfigError, ModelError
 
 FINAL_STREAM = 2**32
@@ -141,7 +141,11 @@ def eot(attack: Attack, draws: int, final_draws: int = 10) -> Attack:
 
 
 def evaluate(model: Model, x: Tensor, y: Tensor, seed: int, draws: int = 10) -> Tensor:
-    """Share of draws in which each sample is right, float64 ``[B]``; one draw if the model is deterministic."""
+    """Share of draws in which each sample is right, float64 ``[B]``; one draw if the model is deterministic.
+
+    Raises:
+        EvaluationError: NM503 if the model's answer is not one finite row per sample.
+    """
     return _score(model, (x, y), seeds(seed, FINAL_STREAM, draws), "ce")[0]
 
 
@@ -152,7 +156,7 @@ def _score(model: Model, data: tuple[Tensor, Tensor], draws: list[int], loss: Lo
     right, total = (torch.zeros(len(x), dtype=torch.float64, device=x.device) for _ in range(2))
     with torch.no_grad():
         for s in used:
-            logits = model.logits(x, s)
+            logits = answer(model, x, s)
             right += logits.argmax(1) == y
             total += losses(logits, y, loss)
     return right / len(used), total / len(used)

@@ -11,8 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from nmtool.attacks.search import Model
-from nmtool.errors import EvaluationError
+from nmtool.attacks.search import Model, seeds
 from nmtool.surrogate import ResetGrad, override
 
 
@@ -54,16 +53,9 @@ class BlackBox:
     differentiable: bool = False
 
     def logits(self, x: Tensor, seed: int) -> Tensor:
-        """See :class:`~nmtool.attacks.search.Model`; float64, no gradient.
-
-        Raises:
-            EvaluationError: NM503 if the answer is not one finite row per sample.
-        """
-        answer = np.asarray(self.run(x.detach().cpu().numpy().astype(np.float32), seed), np.float64)
-        if answer.shape != (len(x), self.n_classes) or not np.isfinite(answer).all():
-            found = f"answered {list(answer.shape)}, expected finite [{len(x)}, {self.n_classes}]"
-            raise EvaluationError("NM503", self.name, found)
-        return torch.from_numpy(answer).to(x.device)
+        """See :class:`~nmtool.attacks.search.Model`; float64, no gradient."""
+        answer = self.run(x.detach().cpu().numpy().astype(np.float32), seed)
+        return torch.from_numpy(np.array(answer, np.float64)).to(x.device)
 
 
 @dataclass(frozen=True)
@@ -100,6 +92,19 @@ class Wrapped:
     def differentiable(self) -> bool:
         """As the model."""
         return self.model.differentiable
+
+
+@dataclass(frozen=True)
+class Batched(Wrapped):
+    """The same network, asked about ``size`` samples at a time; for answers without gradients, to bound memory."""
+
+    size: int = 500
+
+    def logits(self, x: Tensor, seed: int) -> Tensor:
+        """The model's; each batch has its own noise."""
+        parts = x.split(self.size)
+        drawn = seeds(seed, 0, len(parts))
+        return torch.cat([self.model.logits(p, s) for p, s in zip(parts, drawn, strict=True)])
 
 
 @dataclass(frozen=True)

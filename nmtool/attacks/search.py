@@ -69,6 +69,19 @@ def losses(logits: Tensor, y: Tensor, loss: Loss = "ce") -> Tensor:
     return logits.scatter(1, y[:, None], -torch.inf).amax(1) - own
 
 
+def answer(model: Model, x: Tensor, seed: int) -> Tensor:
+    """The model's logits, ``[B, K]``.
+
+    Raises:
+        EvaluationError: NM503 if they are not one finite row per sample.
+    """
+    logits = model.logits(x, seed)
+    if logits.shape != (len(x), model.n_classes) or not bool(torch.isfinite(logits).all()):
+        found = f"answered {list(logits.shape)}, expected finite [{len(x)}, {model.n_classes}]"
+        raise EvaluationError("NM503", model.name, found)
+    return logits
+
+
 class Search:
     """One attack on one batch.
 
@@ -128,13 +141,13 @@ class Search:
         """Gradient of the loss at ``z``, mean over draws.
 
         Raises:
-            EvaluationError: NM502 if ``z`` is outside the budget, NM503 if the gradient is not finite.
+            EvaluationError: NM502 if ``z`` is outside the budget, NM503 if logits or gradient are not finite.
         """
         self.check(z)
         total = torch.zeros_like(z)
         for s in self._fresh_seeds():
             point = z.detach().requires_grad_()
-            logits = self.model.logits(point, s)
+            logits = answer(self.model, point, s)
             total += torch.autograd.grad(losses(logits, self.y, self.loss).sum(), point)[0]
             self._note(z, logits)
             self.n_backward += 1
@@ -155,7 +168,7 @@ class Search:
         total = torch.zeros(len(z), dtype=torch.float64, device=z.device)
         with torch.no_grad():
             for s in self._fresh_seeds():
-                logits = self.model.logits(z, s)
+                logits = answer(self.model, z, s)
                 total += losses(logits, self.y, self.loss)
                 self._note(z, logits)
         return total / self.draws

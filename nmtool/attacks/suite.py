@@ -14,6 +14,7 @@ from torch import Tensor
 from nmtool.attacks import sanity
 from nmtool.attacks.base import Attack, AttackResult, evaluate, merged
 from nmtool.attacks.fgsm import FGSM, RFGSM
+from nmtool.attacks.models import Batched
 from nmtool.attacks.momentum import MIFGSM
 from nmtool.attacks.pgd import PGD
 from nmtool.attacks.search import Model, linf, seeds
@@ -35,11 +36,20 @@ class Suite:
         name: as it is asked for.
         attacks: in the order in which they run.
         random_draws: of check G12.
+
+    Raises:
+        ConfigError: NM004 without attacks, or with two of one name.
     """
 
     name: str
     attacks: tuple[Attack, ...]
     random_draws: int
+
+    def __post_init__(self) -> None:
+        names = [a.name for a in self.attacks]
+        if not names or len(set(names)) < len(names):
+            found = f"has attacks {names}, need at least one, and different names"
+            raise ConfigError("NM004", f"suite '{self.name}'", found)
 
 
 QUICK = (FGSM(draws=5), PGD(draws=5, steps=10))
@@ -125,7 +135,8 @@ def run(
     """
     if not models or not set(models) <= {FLOAT, DEPLOYED}:
         raise ConfigError("NM004", "models", f"are {sorted(models)}, allowed are '{FLOAT}' and '{DEPLOYED}'")
-    clean = {n: _outcomes(evaluate(m, *data, plan.seed)) for n, m in models.items()}
+    whole = {n: Batched(m, plan.batch_size) for n, m in models.items()}
+    clean = {n: _outcomes(evaluate(m, *data, plan.seed)) for n, m in whole.items()}
     work = state if state is not None else {}
     about = {**plan.describe(), "n_samples": len(data[0]), "models": _described(models)}
     _resume(
@@ -133,12 +144,12 @@ def run(
     )
     todo = [(a, eps) for eps in plan.eps for a in plan.suite.attacks]
     for done, (attack, eps) in enumerate(todo, 1):
-        key = f"{attack.name}@{eps:g}"
+        key = f"{attack.name}@{eps!r}"
         if key not in work["units"]:
             work["units"][key] = _unit(models, data, plan, (attack, eps))
         if progress is not None:
             progress(done, len(todo))
-    units = [work["units"][f"{a.name}@{eps:g}"] for a, eps in todo]
+    units = [work["units"][f"{a.name}@{eps!r}"] for a, eps in todo]
     return robustness.record(about, clean, units, doubts(models, data, plan, units))
 
 
@@ -150,7 +161,8 @@ def _unit(
     results = {n: _attacked(m, data, plan, what) for n, m in models.items()}
     replay = None
     if set(models) == {FLOAT, DEPLOYED}:
-        right = evaluate(models[DEPLOYED], results[FLOAT].adversarial, data[1], plan.seed, attack.final_draws)
+        deployed = Batched(models[DEPLOYED], plan.batch_size)
+        right = evaluate(deployed, results[FLOAT].adversarial, data[1], plan.seed, attack.final_draws)
         replay = {"label": "replay", "of": FLOAT, "on": DEPLOYED, "right": _outcomes(right)}
     entries = {n: _entry(r, data[0]) for n, r in results.items()}
     return {"attack": attack.name, "eps": eps, "models": entries, "replay": replay}
@@ -182,7 +194,7 @@ def _entry(result: AttackResult, x: Tensor) -> dict[str, Any]:
 def doubts(
     models: Mapping[str, Model], data: tuple[Tensor, Tensor], plan: Plan, units: list[dict[str, Any]]
 ) -> dict[str, list[dict[str, Any]]]:
-    """Findings per model, at the largest budget where one is needed."""
+    """Findings per model: at the largest budget where one is needed, on the first batch where a gradient is needed."""
     eps = max(plan.eps)
     here = [u for u in units if u["eps"] == eps]
     found: dict[str, list[dict[str, Any]]] = {}
@@ -203,14 +215,17 @@ def _checks(
     entries: Mapping[str, Mapping[str, Any]],
 ) -> Iterator[sanity.Finding]:
     plan, eps = budget
-    yield sanity.zero_gradient(model, *data, plan.seed)
+    x, y = (part[: plan.batch_size] for part in data)
+    yield sanity.zero_gradient(model, x, y, plan.seed)
     accuracy = {name: float(np.mean(e["right"])) for name, e in entries.items()}
     one_step = [accuracy[a.name] for a in plan.suite.attacks if isinstance(a, FGSM)]
     iterated = {a.name: accuracy[a.name] for a in plan.suite.attacks if isinstance(a, PGD | MIFGSM)}
     if one_step and iterated:
         yield sanity.one_step_gap(min(one_step), min(iterated.values()))
-    yield sanity.determinism(model, data[0][: plan.batch_size], plan.seed)
-    yield sanity.random_noise(model, data, eps, plan.seed, plan.suite.random_draws, accuracy)
+    yield sanity.determinism(model, x, plan.seed)
+    yield sanity.random_noise(
+        Batched(model, plan.batch_size), data, eps, plan.seed, plan.suite.random_draws, accuracy
+    )
     if iterated:
         best = min(iterated, key=lambda n: iterated[n])
         yield sanity.loss_increased(entries[best]["loss_increased"], model.stochastic)

@@ -148,7 +148,7 @@ def _wake_output_(layers: OrderedDict[str, nn.Module], recipe: Recipe) -> None:
     """Add the bias that takes output neurons at rest to half their threshold.
 
     One that starts below its surrogate's window at every step never gets a gradient, and its class is lost: with
-    the triangle that happened to five of six seeds on digits.
+    the triangle that happened to four of six seeds on digits.
     """
     readout = next(m for m in reversed(layers.values()) if isinstance(m, nn.Linear))
     if recipe.network.readout == "spike_count" and recipe.network.bias:

@@ -171,6 +171,7 @@ def draw_connection(
         w = i32(rng.integers(-big, big, (n_out, n_in)))
         return Connection(name, source.name, target.name, "dense", w, delay_steps=delay(w.shape), **common)
     mask = rng.random((n_out, n_in)) < 0.4
+    mask[0, 0] = True
     indices = i32(np.argwhere(mask).T.reshape(2, -1))
     w = i32(rng.integers(-big, big, indices.shape[1]))
     return Connection(

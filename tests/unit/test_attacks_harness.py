@@ -163,10 +163,17 @@ def test_share_of_zero_gradients() -> None:
 
 def test_a_gradient_that_is_not_finite_is_refused() -> None:
     def broken(x: Tensor, seed: int) -> Tensor:
-        return slope(x) * torch.tensor([1, 1, torch.inf, 1])[:, None]
+        steep = torch.sqrt((x[2] - x[2].detach()).sum())
+        extra = torch.stack([steep if i == 2 else 0 * steep.detach() for i in range(4)])
+        return slope(x) + extra[:, None] * torch.tensor([1.0, 0.0])
 
     with pytest.raises(EvaluationError, match=r"NM503\] m: the gradient of 1 samples is not finite"):
         FGSM()(model(broken), X + 0.01, Y, 0.1, 0)
+
+
+def test_logits_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(EvaluationError, match=r"NM503\] m: answered \[4, 2\], expected finite \[4, 2\]"):
+        FGSM()(model(lambda x, s: slope(x) * torch.inf), X + 0.01, Y, 0.1, 0)
 
 
 def test_a_black_box_has_no_gradient() -> None:

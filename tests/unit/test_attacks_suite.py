@@ -178,6 +178,19 @@ def test_a_damaged_state_is_refused(how: str) -> None:
         suites.run({"float": FLOAT}, DATA, PLAN, state=damage(interrupted(1), how))
 
 
+def test_batches_change_nothing_where_nothing_is_random() -> None:
+    attacks = Suite("small", (FGSM(), PGD(steps=5, random_start=False)), 10)
+    whole, parts = (suites.run(MODELS, DATA, Plan(attacks, (0.05,), batch_size=n)) for n in (60, 7))
+    for key in ("clean", "attacks", "worst_case"):
+        assert whole[key] == parts[key]
+
+
+def test_suites_need_attacks_of_different_names() -> None:
+    for attacks in ((), (FGSM(), FGSM(draws=3))):
+        with pytest.raises(ConfigError, match=r"NM004\] suite 'bad': has attacks \["):
+            Suite("bad", attacks, 10)
+
+
 def test_suites_by_name() -> None:
     assert [a.name for a in suites.suite("quick").attacks] == ["fgsm", "pgd-10"]
     standard = [a.name for a in suites.suite("standard").attacks]
