@@ -62,7 +62,9 @@ def claim_folder(path: Path) -> None:
             pass
     except OSError as e:
         message = f"cannot be written ({e.strerror or e})"
-        raise ConfigError("NM002", str(path), message, "Choose a folder that you may write to, with --out") from e
+        raise ConfigError(
+            "NM002", str(path), message, "Choose a folder that you may write to, with --out"
+        ) from e
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:

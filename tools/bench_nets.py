@@ -103,7 +103,10 @@ def _weights(net: Net, s: Synapse, rng: np.random.Generator) -> NDArray[np.int32
 def fan_in(net: Net, name: str) -> int:
     """Synapses per neuron (full, at a border too)."""
     parts = [s for s in net.synapses if s.target == name]
-    return sum(net.shapes[s.source][0] * s.kernel**2 if s.kernel else int(np.prod(net.shapes[s.source])) for s in parts)
+    return sum(
+        net.shapes[s.source][0] * s.kernel**2 if s.kernel else int(np.prod(net.shapes[s.source]))
+        for s in parts
+    )
 
 
 def thresholds(net: Net) -> dict[str, int]:
@@ -131,7 +134,9 @@ def build(net: Net, seed: int = 0) -> Program:
         # an image of 255 units and weights of std 40 give biases of the size of the threshold
         host = HostLayer(first, np.zeros(n, np.int64), 3, -(1 << 20), 1 << 20)
     spec = InputSpec(net.input, net.shapes[net.input], "direct" if net.direct else "spikes", net.n_steps)
-    return Program("bench", spec, populations, tuple(connections), host, populations[-1].name, "spike_count", DT_S)
+    return Program(
+        "bench", spec, populations, tuple(connections), host, populations[-1].name, "spike_count", DT_S
+    )
 
 
 def _connection(net: Net, s: Synapse, weights: NDArray[np.int32]) -> Connection:
@@ -161,7 +166,9 @@ class FloatNet(torch.nn.Module):
         super().__init__()
         self.net = net
         self.synapses = torch.nn.ModuleList()
-        known = {c.name: c for c in (*program.connections, *([program.host.connection] if program.host else []))}
+        known = {
+            c.name: c for c in (*program.connections, *([program.host.connection] if program.host else []))
+        }
         for s in net.synapses:
             w = known[f"{s.source}->{s.target}"].weights
             layer: Any = (
@@ -173,7 +180,10 @@ class FloatNet(torch.nn.Module):
             self.synapses.append(layer)
         beta = 1 - LEAK_Q12 / 4096
         self.neurons = torch.nn.ModuleDict(
-            {n: snntorch.Leaky(beta=beta, threshold=t / 64, reset_mechanism="zero") for n, t in thresholds(net).items()}
+            {
+                n: snntorch.Leaky(beta=beta, threshold=t / 64, reset_mechanism="zero")
+                for n, t in thresholds(net).items()
+            }
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from nmtool.api.chain import Demo, demo
 from nmtool.api.compiling import Exported, check, export, finding_text
 from nmtool.api.energy import energy_report
 from nmtool.api.inputs import Inputs
-from nmtool.api.models import DEFAULT_TARGET, Model, open_model
+from nmtool.api.models import DEFAULT_TARGET, Model, ReadOptions, open_model
 from nmtool.api.robustness import AttackOptions, robustness_report
 from nmtool.api.running import Run, load_run, run, verify
 from nmtool.api.training import Trained, train
@@ -29,6 +29,7 @@ __all__ = [
     "Exported",
     "Inputs",
     "Model",
+    "ReadOptions",
     "Run",
     "RunOptions",
     "Trained",

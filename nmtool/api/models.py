@@ -116,6 +116,31 @@ class Interface:
 
 
 @dataclass(frozen=True)
+class ReadOptions:
+    """How a file is read.
+
+    Attributes:
+        dt_s: seconds per step of a NIR file; None takes the recorded or inferred one.
+        scheme: how a NIR file's differential equations become steps, ``euler`` or ``exponential``.
+        layers: how many layers of a ``.net`` file; None takes all.
+
+    Raises:
+        ConfigError: NM004 or NM005 for a value that is not allowed.
+    """
+
+    dt_s: float | None = None
+    scheme: str = "euler"
+    layers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.scheme not in ("euler", "exponential"):
+            hint = did_you_mean(self.scheme, ("euler", "exponential"))
+            raise ConfigError("NM005", "scheme", f"there is no discretisation '{self.scheme}'", hint)
+        if self.layers is not None and self.layers < 1:
+            raise ConfigError("NM004", "layers", f"is {self.layers}, allowed are 1 and more")
+
+
+@dataclass(frozen=True)
 class Model:
     """An opened model; its parts are read or compiled when first asked for, and then kept.
 
@@ -123,11 +148,13 @@ class Model:
         source: where it is.
         target: name or file; None takes that of an exported directory, else :data:`DEFAULT_TARGET`.
         options: the user's choices when compiling; None takes the defaults.
+        reading: the user's choices when reading.
     """
 
     source: Source
     target: str | None = None
     options: CompileOptions | None = None
+    reading: ReadOptions = ReadOptions()
 
     @cached_property
     def spec(self) -> TargetSpec:
@@ -157,7 +184,7 @@ class Model:
         """
         from nmtool.ir.graph import read
 
-        return read(self.source.nir)
+        return read(self.source.nir, self.reading.dt_s, scheme=self.reading.scheme)  # type: ignore[arg-type]
 
     @cached_property
     def compiled(self) -> Compiled:
@@ -182,7 +209,7 @@ class Model:
         if self.source.form == "net":
             from nmtool.frontends.netx import read_net
 
-            return read_net(self.source.path, target=spec.name)
+            return read_net(self.source.path, target=spec.name, num_layers=self.reading.layers)
         return self._exported if self.source.form == "export" else self.compiled.program
 
     @cached_property
@@ -204,7 +231,10 @@ class Model:
 
 
 def open_model(
-    model: Path | str | Model, target: str | None = None, options: CompileOptions | None = None
+    model: Path | str | Model,
+    target: str | None = None,
+    options: CompileOptions | None = None,
+    reading: ReadOptions = ReadOptions(),
 ) -> Model:
     """A model by its path; one that is open already is returned as it is.
 
@@ -212,11 +242,12 @@ def open_model(
         model: a ``.nir`` or ``.net`` file, a run directory or an exported target directory.
         target: name or file of a target.
         options: the user's choices when compiling.
+        reading: the user's choices when reading.
 
     Raises:
         ConfigError: NM001 if nothing is there, NM008 if a folder holds no model.
     """
-    return model if isinstance(model, Model) else Model(locate(model), target, options)
+    return model if isinstance(model, Model) else Model(locate(model), target, options, reading)
 
 
 AnyModel = Path | str | Model

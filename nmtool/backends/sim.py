@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import sys
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nmtool.backends.base import Progress, RunOptions, RunResult
+from nmtool.backends.base import Progress, RunOptions, RunResult, check_options
 from nmtool.compiler.program import Program
-from nmtool.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from nmtool.backends.sim_block import Job
@@ -73,7 +73,7 @@ class SimBackend:
         from nmtool.backends.sim_input import feed
         from nmtool.backends.sim_result import Collector
 
-        self._check(options)
+        check_options(options, [self.program.input.name, *(p.name for p in self.program.populations)])
         plan = self.plan()
         source = feed(self.program, x, options)
         samples, steps = self._sizes(plan, source.n_samples, source.n_steps, options.batch_size)
@@ -91,18 +91,6 @@ class SimBackend:
             if self._plan is None:
                 self._plan = prepare(self.program)
             return self._plan
-
-    def _check(self, options: RunOptions) -> None:
-        names = [self.program.input.name, *(p.name for p in self.program.populations), "all"]
-        for name in options.record:
-            if name not in names:
-                raise ConfigError(
-                    "NM004", "record", f"'{name}' is no population of this model", did_you_mean(name, names)
-                )
-        for key, low in (("batch_size", 1), ("sample_offset", 0), ("n_steps", 1)):
-            value = getattr(options, key)
-            if value is not None and value < low:
-                raise ConfigError("NM004", key, f"is {value}, allowed is {low} or more")
 
     def _threads(self) -> int:
         if self.blocking.threads is not None:
@@ -127,27 +115,32 @@ class SimBackend:
         n = job.feed.n_samples
         parts = [range(first, min(first + size, n)) for first in range(0, n, size)]
         threads = min(self._threads(), len(parts))
+        idle: queue.SimpleQueue[Block] = queue.SimpleQueue()
         done = 0
 
-        def finish(part: range) -> None:
-            nonlocal done
-            done += len(part)
-            if progress is not None:
-                progress(done, n)
-
-        if threads <= 1:
-            for part in parts:
-                Block(job, part).run()
-                finish(part)
-            return
-        with _one_torch_thread_each(job.plan.needs_torch), ThreadPoolExecutor(threads) as pool:
-            futures = {pool.submit(lambda p: Block(job, p).run(), part): part for part in parts}
+        def work(part: range) -> int:
+            if len(part) < size:
+                Block(job, len(part)).run(part)
+                return len(part)
             try:
-                for f in as_completed(futures):
-                    f.result()
-                    finish(futures[f])
-            finally:
-                pool.shutdown(cancel_futures=True)
+                block = idle.get_nowait()
+            except queue.Empty:
+                block = Block(job, size)
+            block.run(part)
+            idle.put(block)
+            return size
+
+        with contextlib.ExitStack() as stack:
+            results: Iterator[int] = map(work, parts)
+            if threads > 1:
+                stack.enter_context(_one_torch_thread_each(job.plan.needs_torch))
+                pool = stack.enter_context(ThreadPoolExecutor(threads))
+                stack.callback(pool.shutdown, cancel_futures=True)
+                results = pool.map(work, parts)
+            for k in results:
+                done += k
+                if progress is not None:
+                    progress(done, n)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,6 @@ from nmtool.compiler.program import Program
 from nmtool.errors import ModelError
 from nmtool.fixedpoint import drive, encode, streams
 from nmtool.fixedpoint.events import Span
-from nmtool.fixedpoint.ops import shift_left_or_floor
 from nmtool.fixedpoint.window import Window
 
 
@@ -105,28 +103,36 @@ def _misfit(program: Program, message: str) -> ModelError:
 
 
 class InputBlock:
-    """The input of one block of samples while time goes on."""
+    """The input of a block of samples while time goes on, used again for every block.
 
-    def __init__(self, plan: Plan, source: Feed, options: RunOptions, samples: range, steps: int) -> None:
-        self._feed, self._options, self._samples = source, options, samples
+    Attributes:
+        counts: int32 ``[B, N]``, spikes per line in memory order.
+        per_step: int64 ``[T]``.
+    """
+
+    def __init__(self, plan: Plan, source: Feed, options: RunOptions, n_samples: int, steps: int) -> None:
+        self._feed, self._options = source, options
         self._name = plan.program.input.name
         self._layout, self._history = plan.layouts[self._name], plan.history[self._name]
-        n = self._layout.size
-        self._graded = source.units is not None or (
-            source.spikes is not None and source.spikes.dtype != np.uint8
-        )
         self._silent = plan.host is not None
-        in_place = source.spikes is not None and not (
-            self._graded or self._history or self._layout.channels > 1
-        )
-        self._buffer: NDArray[Any] | None = None
-        if not in_place and not self._silent:
-            kind = np.int32 if self._graded else np.uint8
-            self._buffer = np.zeros((self._history + steps, len(samples), n), kind)
-        self.counts = np.zeros((len(samples), n), np.int32)
+        spikes = source.spikes
+        self._graded = source.units is not None or (spikes is not None and spikes.dtype != np.uint8)
+        plain = self._layout.channels == 1 and not self._history and not self._graded
+        self._in_place = spikes if spikes is not None and plain else None
+        shape = (self._history + steps, n_samples, self._layout.size)
+        unused = self._silent or self._in_place is not None
+        self._buffer = np.zeros((0, 0, 0) if unused else shape, np.int32 if self._graded else np.uint8)
+        self.counts = np.zeros((n_samples, self._layout.size), np.int32)
         self.per_step = np.zeros(source.n_steps, np.int64)
+        self._samples, self._n_last = range(n_samples), 0
         self._windows: dict[bool, Window] = {}
-        self._last = 0
+
+    def begin(self, samples: range) -> None:
+        """Before the first step of these samples."""
+        self._samples, self._n_last = samples, 0
+        self._buffer[: self._history] = 0
+        self.counts.fill(0)
+        self.per_step.fill(0)
 
     def advance(self, step: int, n_steps: int) -> dict[bool, Window]:
         """Spikes of the steps ``[step, step + n_steps)``: under False binary, under True with their payload.
@@ -140,27 +146,31 @@ class InputBlock:
         nonzero = window
         if self._graded:
             nonzero = Window((window.array != 0).view(np.uint8), window.span, self._history)
-        before = int(self.counts.sum())
-        if drive.tally_input(nonzero.array, window.span, self.counts) > 1:
-            raise ModelError("NM109", self._name, "binary spikes have values above 1, allowed are 0 and 1",
-                             "Give the spikes as 0 and 1")  # fmt: skip
-        nonzero.density = (int(self.counts.sum()) - before) / max(math.prod(window.shape), 1)
+        self.per_step[step : step + n_steps], seen = nonzero.tally(self.counts)
+        if seen > 1:
+            raise ModelError(
+                "NM109",
+                self._name,
+                f"binary spikes have values such as {seen}, allowed are 0 and 1",
+                "Give 0 and 1",
+            )
         self._windows = {False: nonzero, True: window}
         return self._windows
 
-    def finish(self, step: int, n_steps: int) -> None:
-        """Note the spikes per step of the last :meth:`advance`."""
-        if self._windows:
-            self.per_step[step : step + n_steps] = self._windows[False].per_step()
+    def chunk_arrays(self) -> tuple[NDArray[Any]]:
+        """Spikes of the last :meth:`advance`, ``[T, B, N]`` in memory order."""
+        window = self._windows[True]
+        return (window.rows(0).reshape(window.shape),)
 
     def _window(self, step: int, n_steps: int) -> Window:
-        if self._buffer is None:
-            span = Span(step, n_steps, self._samples.start, len(self._samples))
-            return Window(self._feed.spikes, span)  # type: ignore[arg-type]
-        self._buffer[: self._history] = self._buffer[self._last : self._last + self._history]
-        self._last = n_steps
+        n_samples = len(self._samples)
+        if self._in_place is not None:
+            return Window(self._in_place, Span(step, n_steps, self._samples.start, n_samples))
+        if self._n_last:
+            self._buffer[: self._history] = self._buffer[self._n_last : self._n_last + self._history]
+        self._n_last = n_steps
         self._buffer[self._history : self._history + n_steps] = self._layout.inward(self._flat(step, n_steps))
-        return Window(self._buffer, Span(self._history, n_steps, 0, len(self._samples)), self._history)
+        return Window(self._buffer, Span(self._history, n_steps, 0, n_samples), self._history)
 
     def _flat(self, step: int, n_steps: int) -> NDArray[Any]:
         """The chunk in flat order, ``[T, B, N]``."""
@@ -186,9 +196,9 @@ def host_bias(plan: Plan, source: Feed, samples: range) -> NDArray[np.int32]:
             "NM110", plan.program.target, "a host layer needs the encoder 'direct'", "Export the model again"
         )
     units = plan.layouts[plan.program.input.name].inward(source.units[samples.start : samples.stop])
-    acc = host.synapses.exact(units) + host.bias
-    mantissa = np.clip((acc + (1 << layer.shift >> 1)) >> layer.shift, layer.man_min, layer.man_max)
-    target = plan.program.population(host.target)
-    exponent = target.params.bias_exp
-    exponent = plan.layouts[host.target].inward(exponent) if exponent.size > 1 else exponent
-    return shift_left_or_floor(mantissa, exponent).astype(np.int32).reshape(-1)
+    acc = host.synapses.exact(units)
+    out = np.empty(acc.shape, np.int32)
+    drive.host_bias(
+        acc, host.bias, drive.HostRange(layer.shift, layer.man_min, layer.man_max), host.exponent, out
+    )
+    return out.reshape(-1)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from nmtool.compiler.program import Connection, Population, Program, check_consistent
 from nmtool.errors import ModelError
 from nmtool.fixedpoint import scan, synapses
-from nmtool.fixedpoint.neuron import NeuronParams
 from nmtool.fixedpoint.ops import ACTIVATION_SHIFT, DECAY_UNITY
 
 MATRIX_FROM_SHARE = 1 / 8
@@ -42,6 +41,12 @@ class Layout(NamedTuple):
         """From memory order to flat order along the last axis, contiguous."""
         return self._swap(a, (self.size // self.channels, self.channels))
 
+    def outward_into(self, a: NDArray[Any], out: NDArray[Any]) -> None:
+        """Like :meth:`outward`, into a contiguous array whose type may be wider."""
+        lead = a.shape[:-1]
+        turned = a.reshape(*lead, self.size // self.channels, self.channels).swapaxes(-1, -2)
+        out.reshape(*lead, self.channels, self.size // self.channels)[...] = turned
+
     def _swap(self, a: NDArray[Scalar], split: tuple[int, int]) -> NDArray[Scalar]:
         if self.channels == 1:
             return np.ascontiguousarray(a)
@@ -54,7 +59,7 @@ class Edge(NamedTuple):
     Attributes:
         source: population or input.
         lag: delay in steps, own time.
-        payload: largest magnitude of a spike: 1, or what the input's message bits allow.
+        payload: largest magnitude that the input's message bits allow; 0 for binary spikes.
         synapses: the operator.
     """
 
@@ -66,7 +71,7 @@ class Edge(NamedTuple):
     @property
     def graded(self) -> bool:
         """Whether the payload counts."""
-        return self.payload > 1
+        return self.payload > 0
 
 
 class Layer(NamedTuple):
@@ -90,10 +95,11 @@ class Layer(NamedTuple):
 
 
 class Host(NamedTuple):
-    """The host's layer: operator without shift, int64 ``bias`` in memory order, name of the population it drives."""
+    """The host's layer: operator without shift; int64 ``[N]`` in memory order; name of the population it drives."""
 
     synapses: synapses.Synapses
     bias: NDArray[np.int64]
+    exponent: NDArray[np.int64]
     target: str
 
 
@@ -219,12 +225,9 @@ def _layer(
     p = program.populations[block]
     layout = layouts[p.name]
     params = p.params
-    inner = NeuronParams(
-        *(layout.inward(a) if a.size > 1 else a
-          for a in (params.decay_syn_q12, params.decay_mem_q12, params.v_th_man, params.bias_man, params.bias_exp)),
-        params.refractory_steps,
-    )  # fmt: skip
-    largest = sum(e.synapses.largest(e.payload) for e in edges[p.name])
+    arrays: dict[str, Any] = {k: layout.inward(a) for k, a in vars(params).items() if np.size(a) > 1}
+    inner = replace(params, **arrays)
+    largest = sum(e.synapses.largest(max(e.payload, 1)) for e in edges[p.name])
     return Layer(
         block,
         p,
@@ -240,7 +243,7 @@ def _edges(program: Program, name: str, layouts: dict[str, Layout]) -> list[Edge
     """One edge per connection and distinct delay. Slots are shifted by the weight exponent one by one, as Lava does."""
     found = []
     for c in program.incoming(name):
-        payload = (1 << c.message_bits) - 1 if c.source == program.input.name and c.message_bits else 1
+        payload = (1 << c.message_bits) - 1 if c.source == program.input.name else 0
         for lag in np.unique(c.delay_steps):
             everywhere = c.delay_steps.ndim == 0
             weights = (
@@ -281,4 +284,6 @@ def _host(program: Program, layouts: dict[str, Layout]) -> Host | None:
         return None
     c = program.host.connection
     found = operator(c, c.weights, layouts)
-    return Host(found, layouts[c.target].inward(program.host.bias), c.target)
+    layout = layouts[c.target]
+    exponent = np.broadcast_to(program.population(c.target).params.bias_exp, layout.size)
+    return Host(found, layout.inward(program.host.bias), layout.inward(exponent), c.target)

@@ -32,13 +32,13 @@ class Collector:
         self._plan, self._feed, self._options = plan, feed, options
         program, n_steps, n_samples = plan.program, feed.n_steps, feed.n_samples
         sizes = {p.name: p.n_neurons for p in program.populations}
-        self.last = {n: np.zeros((n_samples, size), np.uint8) for n, size in sizes.items()}
-        self.active = {n: np.zeros(n_samples, np.int64) for n in sizes}
+        self.last = {n: np.empty((n_samples, size), np.uint8) for n, size in sizes.items()}
+        self.active = {n: np.empty(n_samples, np.int64) for n in sizes}
         self.overflow = {n: np.zeros(2, np.int64) for n in sizes}
-        self.membrane = np.zeros((n_samples, sizes[program.output]), np.int64)
+        self.membrane = np.empty((n_samples, sizes[program.output]), np.int64)
         if feed.carries_spikes:
             sizes[program.input.name] = program.size(program.input.name)
-        self.counts = {n: np.zeros((n_samples, size), np.int64) for n, size in sizes.items()}
+        self.counts = {n: np.empty((n_samples, size), np.int64) for n, size in sizes.items()}
         self.per_step = {n: np.zeros(n_steps, np.int64) for n in sizes}
         self.traces = {
             n: self._trace(n, (n_steps, n_samples, s)) for n, s in sizes.items() if options.records(n)
@@ -61,8 +61,12 @@ class Collector:
         text = "; ".join(
             f"{n}: " + ", ".join(f"{k} {c} times" for k, c in e.items()) for n, e in found.items()
         )
-        raise SimulationError("NM401", next(iter(found)), f"a register overflowed ({text}), strict mode allows none",
-                              "Export with a smaller scale, or run without strict to see what hardware would do")  # fmt: skip
+        raise SimulationError(
+            "NM401",
+            next(iter(found)),
+            f"a register overflowed ({text}), strict mode allows none",
+            "Export with a smaller scale, or run without strict to see what hardware would do",
+        )
 
     def _overflow(self) -> dict[str, dict[str, int]]:
         found = {

@@ -32,12 +32,14 @@ def energy_report(
     out: o.Out = None,
     weight_bits: o.WeightBits = 8,
     allow: o.Allow = None,
+    compiling: o.Compile = None,
+    reading: o.Read = None,
 ) -> None:
     """Count events of a run and price them: a model, not a measurement. --out DIR gets energy.json and a page."""
     from nmtool import api
     from nmtool.report.text import render
 
-    opened = o.opened(model, target, weight_bits, allow)
+    opened = o.opened(model, o.Choices(target, weight_bits, allow, compiling, reading))
     if saved is None:
         inputs = api.Inputs(data, spikes, n, data_root)
         options = api.RunOptions(steps, seed, noise, batch_size=batch)

@@ -20,11 +20,13 @@ def export(
     out: o.Out = None,
     weight_bits: o.WeightBits = 8,
     allow: o.Allow = None,
+    compiling: o.Compile = None,
+    reading: o.Read = None,
 ) -> None:
     """Quantise and compile a network for a chip: model.nir, program.npz and export.json."""
     from nmtool import api
 
-    done = api.export(o.opened(model, target, weight_bits, allow), out)
+    done = api.export(o.opened(model, o.Choices(target, weight_bits, allow, compiling, reading)), out)
     for finding in done.record["findings"]:
         ui.warn(api.finding_text(finding))
     document = {"folder": str(done.folder), **done.record}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nmtool.cli.ui import Ui
+from nmtool.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from nmtool.api import Model as OpenModel
@@ -46,6 +48,26 @@ Allow = Annotated[
 ]
 WeightBits = Annotated[
     int, typer.Option("--weight-bits", min=1, max=8, help="Bits per weight.", rich_help_panel=_COMPILE)
+]
+Compile = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--compile",
+        metavar="KEY=VALUE",
+        help="sign_split=true, noise_model=irwin_hall, noise_draws=4, input_bits=4; may be repeated.",
+        show_default=False,
+        rich_help_panel=_COMPILE,
+    ),
+]
+Read = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--read",
+        metavar="KEY=VALUE",
+        help="How the file is read: dt_s=1e-4 or scheme=exponential (.nir), layers=5 (.net); may be repeated.",
+        show_default=False,
+        rich_help_panel=_COMPILE,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -168,12 +190,65 @@ Out = Annotated[
 ]
 
 
-def opened(model: Path, target: str | None, weight_bits: int, allow: list[str] | None) -> OpenModel:
-    """The model with the user's choices."""
+@dataclass(frozen=True)
+class Choices:
+    """What the user said about reading and compiling a model."""
+
+    target: str | None = None
+    weight_bits: int = 8
+    allow: list[str] | None = None
+    compiling: list[str] | None = None
+    reading: list[str] | None = None
+
+
+def opened(model: Path, choices: Choices) -> OpenModel:
+    """The model with the user's choices.
+
+    Raises:
+        ConfigError: NM003 for a key that does not exist, NM004 or NM005 for a value that is not allowed.
+    """
     from nmtool import api
 
-    options = api.CompileOptions(weight_bits=weight_bits, allow=frozenset(allow or ()))
-    return api.open_model(model, target, options)
+    said = pairs("--compile", choices.compiling, _COMPILE_KEYS)
+    allow = frozenset(choices.allow or ())
+    options = api.CompileOptions(weight_bits=choices.weight_bits, allow=allow, **said)
+    reading = api.ReadOptions(**pairs("--read", choices.reading, _READ_KEYS))
+    return api.open_model(model, choices.target, options, reading)
+
+
+def pairs(option: str, given: list[str] | None, keys: Mapping[str, Callable[[str], Any]]) -> dict[str, Any]:
+    """``KEY=VALUE`` texts as values.
+
+    Raises:
+        ConfigError: NM003 for an unknown key, NM004 for a value of the wrong kind.
+    """
+    found = {}
+    for text in given or ():
+        key, _, value = text.partition("=")
+        if key not in keys:
+            raise ConfigError("NM003", option, f"there is no key '{key}'", did_you_mean(key, keys))
+        try:
+            found[key] = keys[key](value)
+        except ValueError as e:
+            raise ConfigError(
+                "NM004", f"{option} {key}", f"is '{value}'", "Give a number, true or false"
+            ) from e
+    return found
+
+
+def _flag(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(text)
+    return text == "true"
+
+
+_COMPILE_KEYS: dict[str, Callable[[str], Any]] = {
+    "sign_split": _flag,
+    "noise_model": str,
+    "noise_draws": int,
+    "input_bits": int,
+}
+_READ_KEYS: dict[str, Callable[[str], Any]] = {"dt_s": float, "scheme": str, "layers": int}
 
 
 def warn_about_run(ui: Ui, record: Mapping[str, Any]) -> None:

@@ -60,6 +60,8 @@ def robustness_report(
     out: o.Out = None,
     weight_bits: o.WeightBits = 8,
     allow: o.Allow = None,
+    compiling: o.Compile = None,
+    reading: o.Read = None,
 ) -> None:
     """Attack a network with gradients, and doubt the result. --out DIR gets robustness.json and a page."""
     from nmtool import api
@@ -68,7 +70,7 @@ def robustness_report(
     if resume and out is None:
         raise ConfigError("NM004", "--resume", "needs the folder to go on in", "Add --out DIR")
     record = api.robustness_report(
-        o.opened(model, target, weight_bits, allow),
+        o.opened(model, o.Choices(target, weight_bits, allow, compiling, reading)),
         backend,
         api.Inputs(data, None, n, data_root),
         api.AttackOptions(suite, _budgets(eps), seed, batch, resume),

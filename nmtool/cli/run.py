@@ -33,6 +33,8 @@ def run(
     out: o.Out = None,
     weight_bits: o.WeightBits = 8,
     allow: o.Allow = None,
+    compiling: o.Compile = None,
+    reading: o.Read = None,
 ) -> None:
     """Run a network: predictions, spike counts, traces on request."""
     from nmtool import api
@@ -42,7 +44,7 @@ def run(
             "NM004", "--record", "traces go into a file, and none is named", "Add --out traces.npz"
         )
     done = api.run(
-        o.opened(model, target, weight_bits, allow),
+        o.opened(model, o.Choices(target, weight_bits, allow, compiling, reading)),
         backend,
         api.Inputs(data, spikes, n, data_root),
         api.RunOptions(steps, seed, noise, tuple(record or ()), batch, strict=strict),

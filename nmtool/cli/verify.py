@@ -37,13 +37,15 @@ def verify(
     out: o.Out = None,
     weight_bits: o.WeightBits = 8,
     allow: o.Allow = None,
+    compiling: o.Compile = None,
+    reading: o.Read = None,
 ) -> int:
     """Compare backends layer by layer and name the first difference. Ends with 1 if integers differ."""
     from nmtool import api
     from nmtool.report.text import render
 
     record = api.verify(
-        o.opened(model, target, weight_bits, allow),
+        o.opened(model, o.Choices(target, weight_bits, allow, compiling, reading)),
         [b.strip() for b in backends.split(",")],
         api.Inputs(data, spikes, n, data_root),
         api.RunOptions(steps, seed, noise, batch_size=batch),

@@ -242,7 +242,7 @@ def messages_fit(program: Program, spec: TargetSpec) -> Findings:
                 c.name,
                 f"payload of {c.message_bits} bits, {spec.name} allows {spec.number('input.max_payload_bits'):g} "
                 f"({spec.cite('input.max_payload_bits')})",
-                "Export with fewer --input-bits",
+                "Export with fewer bits: --compile input_bits=...",
             )
 
 

@@ -49,7 +49,7 @@ def _delay(link: Link, node: Node, dt_s: float) -> Link:
             "NM210",
             node.name,
             f"a delay of {float(np.max(node.op.delay))} s is not a multiple of the step {dt_s} s",
-            "Choose another --dt or another delay",
+            "Choose another step (--read dt_s=...) or another delay",
         )
     if np.ptp(whole) == 0:
         return replace(link, delay_steps=(link.delay_steps + np.int32(whole.flat[0])).astype(np.int32))

@@ -89,7 +89,10 @@ def arrange(
                 f"{bits} bit with both signs leaves no positive weight ({spec.cite('synapse.mixed_max')})"
             )
             raise TargetError(
-                "NM202", f"{link.source}->{link.target}", message, "Use more bits, or --sign-split"
+                "NM202",
+                f"{link.source}->{link.target}",
+                message,
+                "Use more bits, or --compile sign_split=true",
             )
         if not split or whole.grid.sign_mode != "mixed":
             result.append(whole)

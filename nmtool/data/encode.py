@@ -11,10 +11,7 @@ from numpy.typing import NDArray
 
 from nmtool.data.files import read_npz
 from nmtool.errors import ModelError
-from nmtool.fixedpoint.noise import words
-
-INPUT_BLOCK = 0xFFFF
-"""Block of the noise stream that belongs to the encoder; populations count from 0."""
+from nmtool.fixedpoint import encode
 
 
 @dataclass(frozen=True)
@@ -37,8 +34,7 @@ def rate_spikes(
 ) -> NDArray[np.uint8]:
     """Bernoulli spikes: each step fires with probability ``x``, the same in any batch, order or chunk.
 
-    A line fires where its 32-bit word (see :mod:`nmtool.fixedpoint.noise`) is below ``rint(x 2**32)``,
-    so that 0 never fires and 1 always does.
+    The rule is that of every backend (:mod:`nmtool.fixedpoint.encode`): 0 never fires and 1 always does.
 
     Args:
         x: ``[B, *shape]`` in [0, 1].
@@ -60,13 +56,9 @@ def rate_spikes(
             "Scale the data to [0, 1]",
         )
     flat = x.reshape(len(x), math.prod(x.shape[1:]))
-    below = np.rint(flat.astype(np.float64) * 2.0**32).astype(np.uint64)
-    sample = np.arange(sample_offset, sample_offset + len(x))[:, None]
-    line = np.arange(flat.shape[1])
-    out = np.empty((n_steps, *flat.shape), np.uint8)
-    for t in range(n_steps):
-        out[t] = words(seed, sample, INPUT_BLOCK, line, t) < below
-    return out.reshape(n_steps, *x.shape)
+    samples = np.arange(sample_offset, sample_offset + len(x))
+    spikes = encode.rate_spikes(encode.rate_thresholds(flat, 1.0, 1), seed, samples, np.arange(n_steps))
+    return spikes.reshape(n_steps, *x.shape)
 
 
 def spikes_file(path: Path) -> Spikes:

@@ -3,6 +3,9 @@
 Every kernel fills ``out[r] = sum over the events of row base + r``, modulo 2**32, shifted right (floor) by ``shift``.
 """
 
+# The kernels' arguments get their types when numba sees them.
+# mypy: disallow-untyped-defs=False
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -72,7 +75,7 @@ def byte_weights(matrix: NDArray[np.int8], offset: int, shift: int) -> ByteWeigh
 
 
 @kernel
-def add_bytes(events, base, weights, out):  # type: ignore[no-untyped-def]
+def add_bytes(events, base, weights, out):
     """Binary events through :class:`ByteWeights`, tile by tile, so that a tile's weights stay in the cache."""
     n_tiles, _, lanes = weights.values.shape
     sums = np.empty(lanes, np.int16)
@@ -83,20 +86,22 @@ def add_bytes(events, base, weights, out):  # type: ignore[no-untyped-def]
         for r in range(out.shape[0]):
             first, last = events.start[base + r], events.start[base + r + 1]
             o = out[r, left : left + width]
-            _fill(o, np.int32(weights.offset * (last - first)))
-            while first < last:
-                end = min(first + BURST, last)
+            constant = np.int32(weights.offset * (last - first))
+            _fill(sums, np.int16(0))
+            _add_rows(rows, lanes, events.line[first : min(first + BURST, last)], sums)
+            for j in range(width):
+                o[j] = np.int32(constant + sums[j])
+            for begin in range(first + BURST, last, BURST):
                 _fill(sums, np.int16(0))
-                _add_rows(rows, lanes, events.line[first:end], sums)
+                _add_rows(rows, lanes, events.line[begin : min(begin + BURST, last)], sums)
                 _flush(sums, o)
-                first = end
             if weights.shift > 0:
                 for j in range(width):
                     o[j] = o[j] >> weights.shift
 
 
 @kernel
-def add_bytes_conv(events, base, taps, weights, out):  # type: ignore[no-untyped-def]
+def add_bytes_conv(events, base, taps, weights, out):
     """Binary events of maps through a convolution.
 
     Events of a row of pixels follow each other, and their lines are numbered ``x C + c`` along the row. What a row of
@@ -148,7 +153,7 @@ def add_bytes_conv(events, base, taps, weights, out):  # type: ignore[no-untyped
 
 
 @kernel
-def _add_rows(rows, lanes, line, sums):  # type: ignore[no-untyped-def]
+def _add_rows(rows, lanes, line, sums):
     """Add the rows of an int8 matrix at address ``rows`` that ``line`` names."""
     k, s = np.uintp(line.ctypes.data), np.uintp(sums.ctypes.data)
     if lanes == 128:
@@ -160,26 +165,26 @@ def _add_rows(rows, lanes, line, sums):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _fill(a, value):  # type: ignore[no-untyped-def]
+def _fill(a, value):
     for j in range(a.shape[0]):
         a[j] = value
 
 
 @kernel
-def _add(value, a):  # type: ignore[no-untyped-def]
+def _add(value, a):
     for j in range(a.shape[0]):
         a[j] = np.int32(a[j] + value)
 
 
 @kernel
-def _flush(sums, out):  # type: ignore[no-untyped-def]
+def _flush(sums, out):
     """16-bit sums into 32-bit ones."""
     for j in range(out.shape[0]):
         out[j] = np.int32(out[j] + sums[j])
 
 
 @kernel
-def add_wide(events, base, weights, shift, out):  # type: ignore[no-untyped-def]
+def add_wide(events, base, weights, shift, out):
     """Events, graded or binary, through an int32 matrix ``[n_in, n_out]``."""
     graded = events.value.shape[0] > 0
     for r in range(out.shape[0]):
@@ -196,7 +201,7 @@ def add_wide(events, base, weights, shift, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def add_sparse(events, base, weights, out):  # type: ignore[no-untyped-def]
+def add_sparse(events, base, weights, out):
     """Events, graded or binary, through :class:`SparseWeights`."""
     graded = events.value.shape[0] > 0
     for r in range(out.shape[0]):
@@ -214,30 +219,34 @@ def add_sparse(events, base, weights, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def accumulate(part, offset, gain, total):  # type: ignore[no-untyped-def]
+def accumulate(part, offset, gain, total):
     """``total += (part - offset) gain`` modulo 2**32, over flat arrays."""
     for j in range(total.shape[0]):
         total[j] = np.int32(total[j] + np.int32(np.int32(part[j] - offset) * gain))
 
 
-@kernel
-def tally_input(spikes, span, counts):  # type: ignore[no-untyped-def]
-    """Count binary spikes per line; returns the bitwise or of all values, which is 1 at most if they are binary."""
-    seen = np.uint8(0)
-    bytewise = np.empty(spikes.shape[2], np.uint8)
-    for b in range(span.n_samples):
-        for begin in range(0, span.n_steps, 255):
-            _fill(bytewise, np.uint8(0))
-            for t in range(begin, min(begin + 255, span.n_steps)):
-                seen |= _tally_row(spikes[span.first_step + t, span.first_sample + b], bytewise)
-            _flush(bytewise, counts[b])
-    return seen
+class HostRange(NamedTuple):
+    """How an accumulator becomes a bias mantissa: rounding shift, then clip."""
+
+    shift: int
+    low: int
+    high: int
 
 
 @kernel
-def _tally_row(spikes, counts):  # type: ignore[no-untyped-def]
-    seen = np.uint8(0)
-    for j in range(spikes.shape[0]):
-        counts[j] = np.uint8(counts[j] + spikes[j])
-        seen = np.uint8(seen | spikes[j])
-    return seen
+def host_bias(acc, bias, limits, exponent, out):
+    """Effective bias ``[B, N]`` modulo 2**32 from the host's sums: see :class:`nmtool.compiler.program.HostLayer`.
+
+    Args:
+        acc: int64 ``[B, N]``.
+        bias, exponent: int64 ``[N]``.
+        limits: :class:`HostRange`.
+        out: int32.
+    """
+    half = np.int64(1) << limits.shift >> 1
+    for b in range(acc.shape[0]):
+        a, o = acc[b], out[b]
+        for j in range(a.shape[0]):
+            mantissa = min(max((a[j] + bias[j] + half) >> limits.shift, limits.low), limits.high)
+            e = exponent[j]
+            o[j] = np.int32(mantissa << e if e >= 0 else mantissa >> -e)

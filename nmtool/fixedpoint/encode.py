@@ -1,4 +1,4 @@
-"""Analog values as input: integer units for ``direct``, Bernoulli spikes for ``rate``; the same in any batch or chunk."""
+"""Analog values as input: integer units for ``direct``, Bernoulli spikes from a stream for ``rate``."""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 """Spikes as lists of events: the indices of the lines that fired, row by row."""
 
+# The kernels' arguments get their types when numba sees them.
+# mypy: disallow-untyped-defs=False
+
 from __future__ import annotations
 
 from typing import NamedTuple
@@ -14,7 +17,7 @@ GROUP = 8
 
 
 class Span(NamedTuple):
-    """The part ``[first_step : first_step + n_steps, first_sample : first_sample + n_samples]`` of an array ``[T, B, N]``."""
+    """A range of steps and a range of samples of an array ``[T, B, N]``."""
 
     first_step: int
     n_steps: int
@@ -37,56 +40,115 @@ class Events(NamedTuple):
 
 
 NO_VALUES = np.empty(0, np.int32)
+NO_COUNTS = np.empty((0, 0), np.int32)
 
 
-def events_of(spikes: NDArray[np.uint8] | NDArray[np.int32], span: Span, fold: int = 1) -> Events:
-    """Events of a span of ``[T, B, N]``: uint8 gives binary events, int32 graded ones.
+class Packed(NamedTuple):
+    """Binary spikes as bits.
 
-    Args:
-        spikes: the array.
-        span: what of it.
-        fold: so many neighbouring rows share one numbering of lines, ``(row % fold) N + line`` (binary only).
+    Attributes:
+        words: uint64 ``[rows, ceil(N / 64)]``; bit j of word k is line ``64 k + j``.
+        start: int64 ``[rows + 1]``, spikes before each row.
+        n_lines: N.
+    """
+
+    words: NDArray[np.uint64]
+    start: NDArray[np.int64]
+    n_lines: int
+
+
+def pack(spikes: NDArray[np.uint8], span: Span) -> Packed:
+    """Bits of a span of binary ``[T, B, N]``."""
+    return pack_and_count(spikes, span, NO_COUNTS)[0]
+
+
+def pack_and_count(spikes: NDArray[np.uint8], span: Span, counts: NDArray[np.int32]) -> tuple[Packed, int]:
+    """Like :func:`pack`; adds the spikes of every line to ``counts`` ``[B, N]`` while they are at hand.
+
+    Returns:
+        the bits, and the bitwise or of all values, which is 1 at most if they are binary.
     """
     rows, n = span.n_steps * span.n_samples, spikes.shape[2]
-    start = np.empty(rows + 1, np.int64)
-    if spikes.dtype == np.uint8:
-        words = np.empty((rows, -(-n // WORD)), np.uint64)
-        count = _pack(spikes, span, words, start)
-        line = np.empty(count + WORD, np.int32)
-        _list(words, n, fold, line)
-        return Events(start, line[:count], NO_VALUES)
-    line, value = np.empty(rows * n, np.int32), np.empty(rows * n, np.int32)
-    count = _graded(spikes, span, start, line, value)
+    packed = Packed(np.empty((rows, -(-n // WORD)), np.uint64), np.zeros(rows + 1, np.int64), n)
+    return packed, int(_pack(spikes, span, counts, packed.words, packed.start))
+
+
+def listed(packed: Packed, fold: int = 1) -> Events:
+    """Bits as events; ``fold`` neighbouring rows share one numbering of lines, ``(row % fold) N + line``."""
+    count = int(packed.start[-1])
+    line = np.empty(count + GROUP, np.int32)
+    _list(packed.words, packed.n_lines, fold, line)
+    return Events(packed.start, line[:count], NO_VALUES)
+
+
+def graded_events(values: NDArray[np.int32], span: Span) -> Events:
+    """Events with payload of a span of ``[T, B, N]``."""
+    size = span.n_steps * span.n_samples * values.shape[2]
+    start = np.zeros(span.n_steps * span.n_samples + 1, np.int64)
+    line, value = np.empty(size, np.int32), np.empty(size, np.int32)
+    count = _graded(values, span, start, line, value)
     return Events(start, line[:count], value[:count])
 
 
 @kernel
-def _pack(spikes, span, words, start):  # type: ignore[no-untyped-def]
-    """Bit j of word k is line ``64 k + j``; fills ``start`` and returns the number of events."""
-    n = spikes.shape[2]
-    count, row = 0, 0
-    start[0] = 0
-    for t in range(span.first_step, span.first_step + span.n_steps):
-        for b in range(span.first_sample, span.first_sample + span.n_samples):
-            s = spikes[t, b]
-            for k in range(words.shape[1]):
-                word = np.uint64(0)
-                first = k * WORD
-                if first + WORD <= n:
-                    for j in range(WORD):
-                        word |= np.uint64(s[first + j] != 0) << np.uint64(j)
-                else:
-                    for j in range(n - first):
-                        word |= np.uint64(s[first + j] != 0) << np.uint64(j)
-                words[row, k] = word
-                count += ones(word)
+def _pack(spikes, span, counts, words, start):
+    """Fill ``words`` and ``start``; counts go through bytes, which hold 255 steps."""
+    n, n_samples = spikes.shape[2], span.n_samples
+    total, row = 0, 0
+    seen = np.uint8(0)
+    counted = counts.shape[0] > 0
+    bytewise = np.zeros((n_samples if counted else 0, n), np.uint8)
+    for t in range(span.n_steps):
+        for b in range(n_samples):
+            s = spikes[span.first_step + t, span.first_sample + b]
+            total += _pack_row(s, words[row])
             row += 1
-            start[row] = count
-    return count
+            start[row] = total
+            if counted:
+                seen |= _count(s, bytewise[b])
+        if counted and (t % 255 == 254 or t == span.n_steps - 1):
+            for b in range(n_samples):
+                _flush(bytewise[b], counts[b])
+    return seen
 
 
 @kernel
-def _list(words, n, fold, line):  # type: ignore[no-untyped-def]
+def _pack_row(s, words):
+    """Spikes of one row as bits; returns their number. The loop of fixed length becomes vector instructions."""
+    total = 0
+    n = s.shape[0]
+    for k in range(words.shape[0]):
+        word = np.uint64(0)
+        first = k * WORD
+        if first + WORD <= n:
+            for j in range(WORD):
+                word |= np.uint64(s[first + j] != 0) << np.uint64(j)
+        else:
+            for j in range(n - first):
+                word |= np.uint64(s[first + j] != 0) << np.uint64(j)
+        words[k] = word
+        total += ones(word)
+    return total
+
+
+@kernel
+def _count(spikes, counts):
+    seen = np.uint8(0)
+    for j in range(spikes.shape[0]):
+        counts[j] = np.uint8(counts[j] + spikes[j])
+        seen = np.uint8(seen | spikes[j])
+    return seen
+
+
+@kernel
+def _flush(bytewise, counts):
+    for j in range(counts.shape[0]):
+        counts[j] = np.int32(counts[j] + bytewise[j])
+        bytewise[j] = np.uint8(0)
+
+
+@kernel
+def _list(words, n, fold, line):
     """Walk the set bits. A group is written whether or not it is full, which costs less than asking bit by bit."""
     count = 0
     for row in range(words.shape[0]):
@@ -106,7 +168,7 @@ def _list(words, n, fold, line):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _graded(spikes, span, start, line, value):  # type: ignore[no-untyped-def]
+def _graded(spikes, span, start, line, value):
     """Fill ``start``, ``line`` and ``value`` with what is not zero."""
     count = 0
     row = 0

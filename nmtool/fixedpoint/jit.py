@@ -27,24 +27,23 @@ def kernel(function: Callable[..., Any]) -> Any:
         return numba.njit(function, nogil=True, error_model="numpy")
 
 
-@intrinsic  # type: ignore[misc]
-def trailing_zeros(_typing: Any, _word: Any) -> Any:
-    """Index of the lowest set bit of a uint64; 64 if there is none."""
+def _of_word(build: Callable[[Any, Any], Any]) -> Any:
+    """A compiled function of one uint64 that gives an int64."""
 
-    def lower(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+    def typed(_typing: Any, _word: Any) -> Any:
+        def lower(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            return build(builder, arguments[0])
 
-    return types.int64(types.uint64), lower
+        return types.int64(types.uint64), lower
+
+    return intrinsic(typed)
 
 
-@intrinsic  # type: ignore[misc]
-def ones(_typing: Any, _word: Any) -> Any:
-    """Number of set bits of a uint64."""
+trailing_zeros = _of_word(lambda builder, word: builder.cttz(word, ir.Constant(ir.IntType(1), 0)))
+"""Index of the lowest set bit of a uint64; 64 if there is none."""
 
-    def lower(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.ctpop(arguments[0])
-
-    return types.int64(types.uint64), lower
+ones = _of_word(lambda builder, word: builder.ctpop(word))
+"""Number of set bits of a uint64."""
 
 
 def row_sum(lanes: int) -> Any:

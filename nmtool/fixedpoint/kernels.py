@@ -24,7 +24,7 @@ MAGIC_RANGE = 1 << 22
 MAGIC_BITS = int(np.float32(MAGIC).view(np.int32))
 
 INT8_FROM_CHANNELS = 8
-"""Fewest input channels for oneDNN's int8 convolution: with fewer, or with groups, it was seen to be wrong or to crash."""
+"""Fewest input channels for oneDNN's int8 convolution: with fewer, or with groups, it went wrong or crashed."""
 
 
 @dataclass(frozen=True)

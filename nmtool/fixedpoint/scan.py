@@ -5,6 +5,9 @@ formed from two halves, so that one vector instruction handles as many neurons a
 ``x = 4096 high + low``, ``floor(x f / 4096) = high f + floor(low f / 4096)``, and ``f <= 4096`` keeps both terms small.
 """
 
+# The kernels' arguments get their types when numba sees them.
+# mypy: disallow-untyped-defs=False
+
 from __future__ import annotations
 
 import functools
@@ -143,12 +146,24 @@ def registers(params: NeuronParams, n_neurons: int, largest_input: float) -> Reg
 def state_at_rest(n_samples: int, n_neurons: int, refractory_steps: int) -> State:
     """State before the first step."""
     n = n_samples * n_neurons
-    return State(np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n if refractory_steps > 1 else 0, np.int32))
+    return State(
+        np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n if refractory_steps > 1 else 0, np.int32)
+    )
+
+
+def no_tally(n_samples: int, n_neurons: int, n_steps: int) -> Tally:
+    """Counters at zero."""
+    return Tally(
+        np.zeros(n_samples * n_neurons, np.int32),
+        np.zeros(n_samples, np.int64),
+        np.zeros(2, np.int64),
+        np.zeros(n_steps, np.int64),
+    )
 
 
 @functools.lru_cache(maxsize=256)
 def tiles_of(n_samples: int, n_neurons: int) -> NDArray[np.int64]:
-    """Tiles ``[n, 3]`` of ``B * N`` lanes: first lane, last (exclusive), and the neuron at which the first one begins."""
+    """Tiles ``[n, 3]`` of ``B * N`` lanes: first lane, last (exclusive), neuron of the first lane."""
     lanes = n_samples * n_neurons
     if n_neurons <= TILE:
         first = np.arange(0, lanes, TILE // n_neurons * n_neurons)
@@ -159,7 +174,7 @@ def tiles_of(n_samples: int, n_neurons: int) -> NDArray[np.int64]:
 
 
 @kernel
-def scan(reg, state, chunk, tally, out):  # type: ignore[no-untyped-def]
+def scan(reg, state, chunk, tally, out):
     """Run ``T`` steps; updates ``state`` and ``tally``, fills ``out``. Tile by tile, each through all steps."""
     n, lanes = chunk.n_neurons, state.u.shape[0]
     silent, flags, extra = np.zeros(TILE, np.int32), np.empty(TILE, np.int32), np.empty(TILE, np.int32)
@@ -203,13 +218,13 @@ def scan(reg, state, chunk, tally, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _tile(values, at, width, n):  # type: ignore[no-untyped-def]
+def _tile(values, at, width, n):
     """The tile's part of a register."""
     return values[at : at + width] if values.shape[0] == n else values[:width]
 
 
 @kernel
-def _decayed(x, keep):  # type: ignore[no-untyped-def]
+def _decayed(x, keep):
     """``rz(x keep, 12)`` for int32 ``x``: a negative product is rounded up by adding 4095 before the floor."""
     up = np.int32(np.uint32(np.int32(x >> _SIGN)) >> _ROUND)
     low = np.int32(np.int32(np.int32(np.int32(x & _LOW) * keep) + up) >> _BITS)
@@ -217,7 +232,7 @@ def _decayed(x, keep):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _active(u, v, drive, offset, gain, bias, out):  # type: ignore[no-untyped-def]
+def _active(u, v, drive, offset, gain, bias, out):
     """1 where a neuron has state, input or bias."""
     for j in range(u.shape[0]):
         a = np.int32(np.int32(drive[j] - offset) * gain)
@@ -225,7 +240,7 @@ def _active(u, v, drive, offset, gain, bias, out):  # type: ignore[no-untyped-de
 
 
 @kernel
-def _add_up(flags, totals):  # type: ignore[no-untyped-def]
+def _add_up(flags, totals):
     """Sum of the flags, sample by sample."""
     n = flags.shape[0] // totals.shape[0]
     for b in range(totals.shape[0]):
@@ -237,21 +252,21 @@ def _add_up(flags, totals):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _noisy_input(drive, offset, gain, noise, out):  # type: ignore[no-untyped-def]
+def _noisy_input(drive, offset, gain, noise, out):
     """``wrap32(64 activation + noise)``."""
     for j in range(drive.shape[0]):
         out[j] = np.int32(np.int32(np.int32(drive[j] - offset) * gain) + noise[j])
 
 
 @kernel
-def _sum(a, b, out):  # type: ignore[no-untyped-def]
+def _sum(a, b, out):
     """``wrap32(a + b)``."""
     for j in range(b.shape[0]):
         out[j] = np.int32(a[j] + b[j])
 
 
 @kernel
-def _current_wrapping(u, drive, offset, gain, keep):  # type: ignore[no-untyped-def]
+def _current_wrapping(u, drive, offset, gain, keep):
     """Step 1 of the oracle; returns how many neurons wrapped."""
     count = _ZERO
     for j in range(u.shape[0]):
@@ -263,21 +278,21 @@ def _current_wrapping(u, drive, offset, gain, keep):  # type: ignore[no-untyped-
 
 
 @kernel
-def _current(u, drive, offset, gain, keep):  # type: ignore[no-untyped-def]
+def _current(u, drive, offset, gain, keep):
     """Step 1 where nothing can wrap."""
     for j in range(u.shape[0]):
         u[j] = np.int32(np.int32(np.int32(drive[j] - offset) * gain) + _decayed(u[j], keep[j]))
 
 
 @kernel
-def _current_without_memory(u, drive, offset, gain):  # type: ignore[no-untyped-def]
+def _current_without_memory(u, drive, offset, gain):
     """Step 1 where nothing can wrap and nothing is kept."""
     for j in range(u.shape[0]):
         u[j] = np.int32(np.int32(drive[j] - offset) * gain)
 
 
 @kernel
-def _membrane(u, v, bias, keep, threshold, spikes, counts):  # type: ignore[no-untyped-def]
+def _membrane(u, v, bias, keep, threshold, spikes, counts):
     """Steps 2 and 3 without dead steps; returns how many neurons clipped and fired."""
     clipped, fired = _ZERO, _ZERO
     for j in range(u.shape[0]):
@@ -293,7 +308,7 @@ def _membrane(u, v, bias, keep, threshold, spikes, counts):  # type: ignore[no-u
 
 
 @kernel
-def _membrane_held(u, v, bias, keep, refractory):  # type: ignore[no-untyped-def]
+def _membrane_held(u, v, bias, keep, refractory):
     """Step 2; neurons in their dead steps stay at 0. Returns how many neurons clipped."""
     clipped = _ZERO
     for j in range(u.shape[0]):
@@ -305,7 +320,7 @@ def _membrane_held(u, v, bias, keep, refractory):  # type: ignore[no-untyped-def
 
 
 @kernel
-def _fire(v, threshold, spikes, counts):  # type: ignore[no-untyped-def]
+def _fire(v, threshold, spikes, counts):
     """Step 3: strict comparison, reset to zero; returns how many neurons fired."""
     fired = _ZERO
     for j in range(v.shape[0]):
@@ -318,14 +333,14 @@ def _fire(v, threshold, spikes, counts):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _copy(a, out):  # type: ignore[no-untyped-def]
+def _copy(a, out):
     """Element by element: assigning to a slice compiles its error messages too, which takes seconds."""
     for j in range(a.shape[0]):
         out[j] = a[j]
 
 
 @kernel
-def _count_down(spikes, refractory, steps):  # type: ignore[no-untyped-def]
+def _count_down(spikes, refractory, steps):
     """Dead steps left, as the chip counts them."""
     for j in range(spikes.shape[0]):
         left = np.int32(steps) if spikes[j] else refractory[j]

@@ -1,4 +1,7 @@
-"""The counter-based stream of :mod:`nmtool.fixedpoint.noise`, compiled: four neighbouring neurons share one Philox call."""
+"""The stream of :mod:`nmtool.fixedpoint.noise`, compiled: four neighbouring neurons share one Philox call."""
+
+# The kernels' arguments get their types when numba sees them.
+# mypy: disallow-untyped-defs=False
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from nmtool.fixedpoint.noise import DRAW_VALUES, NoiseSpec, noise
 LANES = 4
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
-_LOW = np.uint64(0xFFFFFFFF)
+_LOW, _LOW64 = np.uint64(0xFFFFFFFF), 0xFFFFFFFFFFFFFFFF
 _32 = np.uint64(32)
 
 
@@ -28,7 +31,7 @@ class Stream(NamedTuple):
         block: index of the population.
     """
 
-    seed: int
+    seed: int | np.uint64
     first_sample: int
     first_step: int
     block: int
@@ -52,7 +55,7 @@ def noise_chunk(spec: NoiseSpec, stream: Stream, shape: tuple[int, int, int]) ->
     if spec.model == "gaussian":
         sample = stream.first_sample + np.arange(n_samples)[:, None]
         steps = range(stream.first_step, stream.first_step + n_steps)
-        drawn = [noise(spec, stream.seed, sample, stream.block, np.arange(n), t) for t in steps]
+        drawn = [noise(spec, int(stream.seed), sample, stream.block, np.arange(n), t) for t in steps]
         return np.stack(drawn).astype(np.int32)
     shift = spec.exponent - 7
     out = np.empty(shape, np.int32)
@@ -74,11 +77,11 @@ def rate_chunk(thresholds: NDArray[np.uint64], stream: Stream, out: NDArray[np.u
 
 def _key(stream: Stream) -> Stream:
     """The stream with its seed as the 64 bits that Philox sees."""
-    return stream._replace(seed=np.uint64(stream.seed & 0xFFFFFFFFFFFFFFFF))
+    return stream._replace(seed=np.uint64(int(stream.seed) & _LOW64))
 
 
 @kernel
-def _philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
+def _philox(c0, c1, c2, c3, k0, k1):
     """Philox4x32-10 on uint64 registers that hold 32-bit words."""
     for _ in range(10):
         p0, p1 = _M0 * c0, _M1 * c2
@@ -88,7 +91,7 @@ def _philox(c0, c1, c2, c3, k0, k1):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _words(stream, sample, step, draw, out):  # type: ignore[no-untyped-def]
+def _words(stream, sample, step, draw, out):
     """32-bit words of one row into ``out`` ``[4, ceil(N / 4)]``: lane, then group of four neurons."""
     seed = np.uint64(stream.seed)
     k0, k1 = seed & _LOW, seed >> _32
@@ -99,7 +102,7 @@ def _words(stream, sample, step, draw, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _noise(stream, draw, out):  # type: ignore[no-untyped-def]
+def _noise(stream, draw, out):
     """Sum of ``draw.draws`` scaled draws per neuron and step; negative exponents truncate toward zero."""
     n = out.shape[2]
     word = np.empty((LANES, (n + LANES - 1) // LANES), np.uint64)
@@ -117,7 +120,7 @@ def _noise(stream, draw, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _rate(thresholds, stream, out):  # type: ignore[no-untyped-def]
+def _rate(thresholds, stream, out):
     """1 where a line's word is below its threshold."""
     n = out.shape[2]
     word = np.empty((LANES, (n + LANES - 1) // LANES), np.uint64)

@@ -45,7 +45,9 @@ def summed(parts: Sequence[Part]) -> Part:
     """One part that is the sum of all; the arrays may be overwritten."""
     base, *others = sorted(parts, key=lambda p: p.power)
     for p in others:
-        drive.accumulate(p.values.reshape(-1), np.int32(p.offset), gain(p.power - base.power), base.values.reshape(-1))
+        drive.accumulate(
+            p.values.reshape(-1), np.int32(p.offset), gain(p.power - base.power), base.values.reshape(-1)
+        )
     return base
 
 
@@ -219,7 +221,11 @@ class Conv:
 
     @functools.cached_property
     def _int8(self) -> kernels.Int8Convolution | None:
-        return kernels.int8_convolution(self._weights >> self._power, self._geometry) if self._fits_magic else None
+        return (
+            kernels.int8_convolution(self._weights >> self._power, self._geometry)
+            if self._fits_magic
+            else None
+        )
 
     @property
     def _fits_magic(self) -> bool:
@@ -245,7 +251,9 @@ class Conv:
         g = self._geometry
         (channels, height, width), (n_out, rows_out, columns_out) = g.in_shape, g.out_shape
         tap = (self._weights.shape[2], self._weights.shape[3])
-        taps = drive.Taps(channels, (height, width), (rows_out, columns_out), tap, g.stride, g.padding, g.dilation)
+        taps = drive.Taps(
+            channels, (height, width), (rows_out, columns_out), tap, g.stride, g.padding, g.dilation
+        )
         events, base = window.events(lag, height * width, width)
         out = np.empty((window.shape[0] * window.shape[1], rows_out * columns_out, n_out), np.int32)
         drive.add_bytes_conv(events, base, taps, self._bytes, out)

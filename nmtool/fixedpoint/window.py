@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nmtool.fixedpoint.events import Events, Span, events_of
+from nmtool.fixedpoint.events import Events, Packed, Span, graded_events, listed, pack, pack_and_count
 
 
 @dataclass
@@ -26,6 +27,7 @@ class Window:
     span: Span
     history: int = 0
     density: float = 1.0
+    _packed: dict[int, Packed] = field(default_factory=dict, repr=False)
     _events: dict[tuple[int, int], Events] = field(default_factory=dict, repr=False)
 
     @property
@@ -50,11 +52,38 @@ class Window:
             the events, and the row at which the span shifted back by ``lag`` steps begins.
         """
         if (parts, fold) not in self._events:
-            s, n = self.span, self.array.shape[2]
-            cut = self.array.reshape(len(self.array), -1, n // parts)
-            reach = Span(s.first_step - self.history, s.n_steps + self.history, s.first_sample * parts, s.n_samples * parts)
-            self._events[parts, fold] = events_of(cut, reach, fold)
+            found = (
+                graded_events(self.array, self._reach(1)) if self.graded else listed(self._bits(parts), fold)
+            )
+            self._events[parts, fold] = found
         return self._events[parts, fold], (self.history - lag) * self.span.n_samples * parts
+
+    def _reach(self, parts: int) -> Span:
+        """The span and its history, in rows of ``N / parts`` neurons."""
+        s = self.span
+        first, steps = s.first_step - self.history, s.n_steps + self.history
+        return Span(first, steps, s.first_sample * parts, s.n_samples * parts)
+
+    def _bits(self, parts: int) -> Packed:
+        if parts not in self._packed:
+            cut = self.array.reshape(len(self.array), -1, self.array.shape[2] // parts)
+            self._packed[parts] = pack(cut, self._reach(parts))
+        return self._packed[parts]
+
+    def tally(self, counts: NDArray[np.int32]) -> tuple[NDArray[np.int64], int]:
+        """Count the spikes of the span (not of its history), binary only; notes the density.
+
+        Args:
+            counts: int32 ``[B, N]``, added to.
+
+        Returns:
+            spikes per step int64 ``[T]``, and the bitwise or of all values.
+        """
+        packed, seen = pack_and_count(self.array, self.span, counts)
+        if not self.history:
+            self._packed[1] = packed
+        self.density = float(packed.start[-1]) / math.prod(self.shape)
+        return np.diff(packed.start[:: self.span.n_samples]), seen
 
     def rows(self, lag: int) -> NDArray[Any]:
         """The span shifted back by ``lag`` steps, contiguous ``[T * B, N]``."""
@@ -62,11 +91,3 @@ class Window:
         first = s.first_step - lag
         part = self.array[first : first + s.n_steps, s.first_sample : s.first_sample + s.n_samples]
         return np.ascontiguousarray(part).reshape(-1, self.array.shape[2])
-
-    def per_step(self) -> NDArray[np.int64]:
-        """Spikes of each step of the span, summed over samples and neurons; binary only."""
-        s = self.span
-        for (parts, _), e in self._events.items():
-            return np.diff(e.start[self.history * s.n_samples * parts :: s.n_samples * parts])
-        part = self.array[s.first_step : s.first_step + s.n_steps, s.first_sample : s.first_sample + s.n_samples]
-        return np.array([np.count_nonzero(step) for step in part.view(np.bool_)], np.int64)

@@ -140,7 +140,7 @@ def _refusals(layers: tuple[Section, ...]) -> Iterator[Diagnostic]:
     """Every layer that cannot be read, by name."""
     for i, layer in enumerate(layers):
         kind, where = layer.text("type"), f"{layer.file}: {layer.group}"
-        stop = f"Read only the layers before it: num_layers={i}" if i else ""
+        stop = f"Read only the layers before it: --read layers={i}" if i else ""
         if kind not in LAYERS:
             found = f"type {kind!r} cannot be run by Lava; supported: {', '.join(LAYERS)}"
             yield Diagnostic("NM102", where, found, stop)

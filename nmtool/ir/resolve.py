@@ -48,7 +48,7 @@ def resolve_dt(
         ConfigError: NM004 if the step that was asked for is not positive.
     """
     if asked is not None and not 0 < asked < np.inf:
-        raise ConfigError("NM004", "--dt", f"is {asked}, must be a positive number of seconds")
+        raise ConfigError("NM004", "dt_s", f"is {asked}, must be a positive number of seconds")
     found: list[Diagnostic] = []
     if recorded is not None:
         known = isinstance(recorded, float | int) and not isinstance(recorded, bool) and 0 < recorded < np.inf
@@ -60,7 +60,7 @@ def resolve_dt(
         message = (
             f"the file records dt = {recorded:g} s; {asked:g} s was asked for, so decays are worked out anew"
         )
-        return asked, [Diagnostic("NM151", "--dt", message, severity="warning")], False
+        return asked, [Diagnostic("NM151", "dt_s", message, severity="warning")], False
     if asked is not None:
         return asked, found, True
     steps = {name: dt for name, op in nodes.items() if (dt := _implied_dt(op)) is not None}
@@ -69,14 +69,18 @@ def resolve_dt(
         if np.ptp(values) <= 1e-3 * values.min():
             dt = float(f"{np.median(values):.4g}")
             message = f"the file does not say dt; every node has r = tau / dt with dt = {dt:g} s"
-            return dt, [Diagnostic("NM106", "dt", message, f"Confirm it with --dt {dt:g}", "warning")], True
+            return (
+                dt,
+                [Diagnostic("NM106", "dt", message, f"Confirm it with --read dt_s={dt:g}", "warning")],
+                True,
+            )
         listed = ", ".join(f"{name}: {dt:g}" for name, dt in sorted(steps.items()))
         message = f"the file does not say dt, and its nodes suggest different ones in seconds ({listed})"
-        return DEFAULT_DT_S, [Diagnostic("NM106", "dt", message, "Give it with --dt SECONDS")], True
+        return DEFAULT_DT_S, [Diagnostic("NM106", "dt", message, "Give it with --read dt_s=SECONDS")], True
     if not any(type(op).__name__ in NEURON_TYPES for op in nodes.values()):
         return DEFAULT_DT_S, found, True
     message = f"the file does not say dt; {DEFAULT_DT_S:g} s is assumed, and decays depend on it"
-    found.append(Diagnostic("NM106", "dt", message, "Give it with --dt SECONDS", "warning"))
+    found.append(Diagnostic("NM106", "dt", message, "Give it with --read dt_s=SECONDS", "warning"))
     return DEFAULT_DT_S, found, True
 
 
@@ -123,7 +127,7 @@ def resolve(
             message = (
                 f"{name} is {tau.min():g} s, shorter than the step of {dt_s:g} s: the decay would change sign"
             )
-            hint = "Use a smaller --dt, or --scheme exponential"
+            hint = "Use a smaller --read dt_s, or --read scheme=exponential"
             found.append(Diagnostic("NM108", where, message, hint))
         return full(np.minimum(a, 1.0))
 

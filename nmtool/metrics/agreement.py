@@ -88,7 +88,7 @@ def _layer(name: str, a: Trace, b: Trace, scales: Mapping[str, float] | None) ->
     marks = differing if differing.any() or not exact or dv is None else dv != 0
     if not marks.any() and not u_equal and a.u is not None and b.u is not None:
         marks = a.u != b.u
-    row["first_divergence"] = _first(marks, a, b)
+    row["first_divergence"] = _first(marks, a, b, None if exact else (scales or {}).get(name, 1.0))
     return row
 
 
@@ -123,7 +123,8 @@ def best_lag(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> int:
     return max(lags, key=hits) if lags else 0
 
 
-def _first(marks: NDArray[np.bool_], a: Trace, b: Trace) -> dict[str, Any] | None:
+def _first(marks: NDArray[np.bool_], a: Trace, b: Trace, scale: float | None) -> dict[str, Any] | None:
+    """The first marked entry; with a scale the other run's registers are given in the reference's volts."""
     if not marks.any():
         return None
     at = np.unravel_index(int(np.argmax(marks)), marks.shape)
@@ -137,5 +138,8 @@ def _first(marks: NDArray[np.bool_], a: Trace, b: Trace) -> dict[str, Any] | Non
     for key in ("u", "v"):
         x, y = getattr(a, key), getattr(b, key)
         if x is not None and y is not None:
-            found["reference"][key], found["other"][key] = x[at].item(), y[at].item()
+            found["reference"][key], found["other"][key] = (
+                x[at].item(),
+                y[at].item() * (1 if scale is None else scale),
+            )
     return found

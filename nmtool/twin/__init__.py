@@ -1,1 +1,1 @@
-"""The compiled integer network as a differentiable torch module."""
+"""Differentiable torch copies of a network: the compiled one with an exact forward, and the float graph."""

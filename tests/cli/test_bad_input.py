@@ -315,3 +315,26 @@ def test_no_traceback_in_a_process_of_its_own(here: Path) -> None:
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr.startswith("error[NM101] bad.nir: ")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--compile", "sing_split=true"],
+            "error[NM003] --compile: there is no key 'sing_split'. Did you mean 'sign_split'?",
+        ),
+        (["--compile", "input_bits=many"], "error[NM004] --compile input_bits: is 'many'"),
+        (["--compile", "input_bits=99"], "error[NM004] input_bits: is 99, allowed are 1 to 16"),
+        (
+            ["--read", "scheme=eulr"],
+            "error[NM005] scheme: there is no discretisation 'eulr'. Did you mean 'euler'?",
+        ),
+        (["--read", "layers=0"], "error[NM004] layers: is 0"),
+        (["--read", "dt_s=-1"], "error[NM004] dt_s: is -1"),
+    ],
+)
+def test_choices_about_reading_and_compiling(refused, nir_file: Path, words: list[str], message: str) -> None:
+    code, err = refused("check", nir_file, *words)
+    assert code == 2
+    assert message in err

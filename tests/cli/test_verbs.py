@@ -172,6 +172,30 @@ def test_export_in_fewer_bits_is_another_program(nmtool, nir_file: Path) -> None
     assert digests[8]["model"] == digests[4]["model"]
 
 
+def test_a_sign_split_has_two_stages_per_layer(nmtool, nir_file: Path) -> None:
+    code, _, _ = nmtool("export", nir_file, "--compile", "sign_split=true", "--out", "split")
+    assert code == 0
+    modes = [c.sign_mode for c in programs.load(Path("split/program.npz")).connections]
+    assert modes == ["excitatory", "inhibitory"]
+
+
+def test_summed_noise_is_said_to_run_in_simulation_only(nmtool, nir_file: Path) -> None:
+    words = ("--compile", "noise_model=irwin_hall", "--compile", "noise_draws=4", "--out", "summed")
+    code, _, err = nmtool("export", nir_file, *words)
+    assert code == 0
+    assert "warning[NM208] lif1: 'irwin_hall' noise runs in simulation only" in err
+    assert programs.load(Path("summed/program.npz")).populations[0].noise.draws == 4
+
+
+def test_another_step_is_another_network(nmtool, nir_file: Path) -> None:
+    code, _, _ = nmtool("export", nir_file, "--read", "dt_s=0.5e-3", "--out", "finer")
+    assert code == 0
+    assert nmtool("export", nir_file, "--out", "own")[0] == 0
+    finer, own = (programs.load(Path(f"{folder}/program.npz")) for folder in ("finer", "own"))
+    assert (finer.dt_s, own.dt_s) == (0.5e-3, 1e-3)
+    assert finer.populations[0].decay_mem_q12 < own.populations[0].decay_mem_q12
+
+
 def test_check_writes_nothing(nmtool, nir_file: Path) -> None:
     code, out, _ = nmtool("check", nir_file)
     assert code == 0

@@ -1,5 +1,6 @@
 """Real ProcessModels that raise or never return: reported with sample and block, and nothing is left behind."""
 
+import contextlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -32,8 +33,14 @@ def x(n_samples: int) -> np.ndarray:
 
 
 def shared_memory() -> set[str]:
+    """Segments that no running process has mapped; other programs may use shared memory at the same time."""
     folder = Path("/dev/shm")
-    return set(os.listdir(folder)) if folder.is_dir() else set()
+    there = set(os.listdir(folder)) if folder.is_dir() else set()
+    for maps in Path("/proc").glob("[0-9]*/maps"):
+        with contextlib.suppress(OSError):
+            text = maps.read_text(errors="replace")
+            there -= {name for name in there if f"/dev/shm/{name}" in text}
+    return there
 
 
 def group_is_gone(pid: int) -> bool:

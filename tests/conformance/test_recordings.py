@@ -149,5 +149,5 @@ def test_sigma_delta_networks_are_refused_layer_by_layer(lava_dl_recordings: Pat
 
 
 def test_what_follows_the_readable_layers_is_named(lava_dl_recordings: Path) -> None:
-    with pytest.raises(FindingsError, match="NM102.*layer/5: type 'average' cannot be run.*num_layers=5"):
+    with pytest.raises(FindingsError, match="NM102.*layer/5: type 'average' cannot be run.*--read layers=5"):
         read_net(lava_dl_recordings / "ntidigits" / "ntidigits.net")

@@ -23,7 +23,7 @@ CASES: list[tuple[int, dict[str, Any], str, str]] = [
         "NM102",
         r"layer/1: type 'pool' cannot be run.*supported: input, flatten, dense",
     ),
-    (CONV, {"type": "convT"}, "NM102", r"'convT'.*num_layers=1"),
+    (CONV, {"type": "convT"}, "NM102", r"'convT'.*--read layers=1"),
     (CONV, {"type": "warp"}, "NM102", "'warp'"),
     (LAST, {"type": "input"}, "NM105", r"layer/5: is an input layer; only layer/0 can be one"),
     (CONV, {"type": MISSING}, "NM106", r"layer/1/type: is missing"),

@@ -62,6 +62,9 @@ def test_float_against_integer_compares_in_volts() -> None:
     volts = replace(base, traces={"l1": Trace(old.spikes, None, (old.v * 0.001).astype(np.float32))})
     record = compare(volts, base, {"l1": 0.001})
     assert record["layers"][0]["max_abs_dv"] < 1e-6
+    moved = altered(base, (1, 0, 0, 2), spikes=1 - int(old.spikes[1, 0, 0, 2]), v=500)
+    first = compare(volts, moved, {"l1": 0.001})["layers"][0]["first_divergence"]
+    assert first["other"]["v"] == pytest.approx(0.5)
     assert record["equal"]
 
 

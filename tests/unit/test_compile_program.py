@@ -62,7 +62,7 @@ def test_fewer_bits_are_a_coarser_grid(loihi1: TargetSpec, bits: int) -> None:
 
 
 def test_one_bit_needs_the_sign_split(loihi1: TargetSpec) -> None:
-    with pytest.raises(TargetError, match=r"NM202.*no positive weight.*--sign-split"):
+    with pytest.raises(TargetError, match=r"NM202.*no positive weight.*sign_split"):
         compile_graph(mlp(), loihi1, CompileOptions(weight_bits=1))
     program = compile_graph(mlp(), loihi1, CompileOptions(weight_bits=1, sign_split=True)).program
     assert all(set(np.unique(c.weights)) <= {-128, 0, 128} for c in program.connections)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nmtool.data.encode import INPUT_BLOCK, rate_spikes, spikes_file
+from nmtool.data.encode import rate_spikes, spikes_file
 from nmtool.errors import ConfigError, ModelError
+from nmtool.fixedpoint.encode import INPUT_BLOCK
 from nmtool.fixedpoint.noise import philox4x32, words
 
 
@@ -33,13 +34,13 @@ def test_a_spike_is_a_word_below_the_value() -> None:
             assert spikes[t, 0, i] == (word < round(x[0, i] * 2**32))
 
 
-def test_threshold_is_rounded_to_32_bits() -> None:
+def test_threshold_is_cut_to_32_bits() -> None:
     word = int(words(0, 0, INPUT_BLOCK, 0, 0))
     for value, fires in (
         (word / 2**32, 0),
         ((word + 1) / 2**32, 1),
         ((word + 0.4) / 2**32, 0),
-        ((word + 0.6) / 2**32, 1),
+        ((word + 0.6) / 2**32, 0),
     ):
         assert rate_spikes(np.array([[value]]), 1, seed=0)[0, 0, 0] == fires
 

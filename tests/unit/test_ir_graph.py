@@ -98,7 +98,7 @@ def test_predecessors_in_the_order_of_the_edges() -> None:
             r"NM104.*lif.*takes \[3\], gets \[3\] from in, \[2\] from w",
         ),
         (lambda: make("in>lif lif>out", lif=lif(tau=-ONE)), "NM108.*tau is -1 s, must be positive"),
-        (lambda: make("in>lif lif>out", lif=lif(tau=1e-5 * ONE)), "NM108.*shorter than the step.*--scheme exponential"),
+        (lambda: make("in>lif lif>out", lif=lif(tau=1e-5 * ONE)), "NM108.*shorter than the step.*scheme=exponential"),
         (lambda: make("in>lif lif>out", lif=lif(r=ONE * [1, np.nan, 1])), r"NM108.*r has 1 of 3.*first at \(1,\)"),
         (lambda: make("in>d d>lif lif>out", d=nir.Delay(-ONE)), "NM108.*delay is -1 s"),
     ],

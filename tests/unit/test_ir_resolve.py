@@ -90,7 +90,7 @@ def test_snntorchs_files_give_the_step_exactly() -> None:
 
 
 def test_a_step_that_is_none() -> None:
-    with pytest.raises(ConfigError, match="NM004.*--dt: is -1"):
+    with pytest.raises(ConfigError, match="NM004.*dt_s: is -1"):
         resolve_dt({}, None, -1)
 
 
