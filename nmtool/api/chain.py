@@ -20,10 +20,9 @@ from nmtool.api.training import train
 if TYPE_CHECKING:
     from nmtool.report.plots import Membrane
 
-RECIPE, SUITE = "digits-tgo", "quick"
+RECIPE = "digits-tgo"
 SUMMARY, VERIFY_RECORD, MEMBRANES = "summary.json", "verify.json", "membrane_distribution.png"
 QUICK_EPOCHS, QUICK_SAMPLES, QUICK_EPS = 6, 60, (0.1,)
-ATTACKED_SAMPLES = 200
 DRAWN_SAMPLES = 256
 
 
@@ -63,8 +62,7 @@ def demo(
     overrides = [f"train.epochs={QUICK_EPOCHS}"] if quick else []
     overrides += [] if seed is None else [f"seed={seed}"]
     inputs = Inputs(n=QUICK_SAMPLES if quick else None)
-    victims = Inputs(n=QUICK_SAMPLES if quick else ATTACKED_SAMPLES)
-    attack = AttackOptions(SUITE, QUICK_EPS if quick else None)
+    attack = AttackOptions(eps=QUICK_EPS if quick else None)
 
     trained = train(RECIPE, out, overrides, watch=watch)
     folder = trained.folder
@@ -72,7 +70,7 @@ def demo(
     exported = export(model)
     floating, deployed = (run(model, name, inputs, watch=watch) for name in ("float", "sim"))
     agreement = verify(model, ("float", "sim"), inputs, NOISE_OFF, folder / VERIFY_RECORD, watch)
-    robustness = robustness_report(model, "sim", victims, attack, folder, watch)
+    robustness = robustness_report(model, "sim", inputs, attack, folder, watch)
     energy = energy_report(model, deployed, out=folder)
 
     summary = {

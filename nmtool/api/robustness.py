@@ -41,7 +41,7 @@ class AttackOptions:
         resume: go on from the state that an interrupted evaluation left in ``out``.
     """
 
-    suite: str = "standard"
+    suite: str = "quick"
     eps: tuple[float, ...] | None = None
     seed: int = 0
     batch_size: int = 500

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from nmtool.backends import sim_plan
 from nmtool.backends.base import RunOptions, RunResult, Trace
 from nmtool.backends.frames import Frame, array
-from nmtool.backends.sim_input import Feed, feed
+from nmtool.backends.sim_input import Feed, feed, graded_events
 from nmtool.compiler.program import Program, save
 from nmtool.errors import NmtoolError
 from nmtool.fixedpoint.encode import rate_spikes
@@ -145,6 +145,7 @@ class Collected:
             traces[name] = Trace(**{k: a.reshape(*a.shape[:2], *shape) for k, a in parts.items()})
         if self.source.feed.carries_spikes:
             self._input(counts, traces)
+        counts |= graded_events(p, self.source.feed)
         membrane = p.readout == "membrane"
         return RunResult(
             backend="lava",

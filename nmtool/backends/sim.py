@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nmtool.backends.sim_block import Job
     from nmtool.backends.sim_plan import Plan
 
-CHUNK_BYTES = 6 << 20
+CHUNK_BYTES = 7 << 20
 """Working set of one block and chunk, per thread: about what stays in the outer caches."""
 
 CHUNK_STEPS = 64
@@ -102,10 +102,14 @@ class SimBackend:
     def _sizes(self, plan: Plan, n_samples: int, n_steps: int, batch_size: int) -> tuple[int, int]:
         """Samples per block and steps per chunk."""
         sizes = [layout.size for layout in plan.layouts.values()]
-        rows = int(np.clip(CHUNK_BYTES // (4 * max(sizes) + sum(sizes)), MIN_ROWS, MAX_ROWS))
-        most = min(batch_size, max(1, -(-n_samples // self._threads())))
-        samples = most if plan.stepwise else min(most, max(1, rows // min(n_steps, CHUNK_STEPS)))
-        samples = min(self.blocking.samples or samples, batch_size)
+        largest = max(p.n_neurons for p in self.program.populations)
+        rows = int(np.clip(CHUNK_BYTES // (4 * largest + sum(sizes)), MIN_ROWS, MAX_ROWS))
+        most = max(1, rows // min(n_steps, CHUNK_STEPS)) if not plan.stepwise else n_samples
+        most = min(self.blocking.samples or most, batch_size)
+        # as many blocks for every thread
+        threads = self._threads()
+        blocks = -(-n_samples // max(most * threads, 1)) * threads
+        samples = max(1, -(-n_samples // max(blocks, 1)))
         return samples, min(self.blocking.steps or max(1, rows // samples), n_steps)
 
     def _run_blocks(self, job: Job, size: int, progress: Progress | None) -> None:

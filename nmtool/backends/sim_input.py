@@ -40,6 +40,17 @@ class Feed:
         return self.units is None
 
 
+def graded_events(program: Program, source: Feed) -> dict[str, NDArray[np.int64]]:
+    """Messages of an analog input that enters the chip as payloads: one per non-zero line and step, ``[B, *shape]``.
+
+    Empty where the input spikes (it is counted as it spikes) or where the host takes it.
+    """
+    if source.units is None or all(c.source != program.input.name for c in program.connections):
+        return {}
+    events = (source.units != 0).astype(np.int64) * source.n_steps
+    return {program.input.name: events.reshape(-1, *program.input.shape)}
+
+
 def feed(program: Program, x: NDArray[Any], options: RunOptions) -> Feed:
     """Check ``x`` against the program's input.
 

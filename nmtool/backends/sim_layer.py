@@ -12,8 +12,6 @@ from nmtool.fixedpoint.events import Span
 from nmtool.fixedpoint.synapses import Part, gain
 from nmtool.fixedpoint.window import Window
 
-SILENCE = Part(scan.NOTHING)
-
 
 class LayerRun:
     """Arrays of one population for ``n_samples`` samples and chunks of ``steps`` steps, used again for every block.
@@ -30,12 +28,13 @@ class LayerRun:
         n = layer.layout.size
         self.layer, self._history, self._options = layer, history, options
         self.spikes = np.zeros((history + steps, n_samples, n), np.uint8)
-        self.state = scan.state_at_rest(n_samples, n, layer.registers.refractory_steps)
+        self.state = scan.state_at_rest(n_samples, n)
         self.tally = scan.no_tally(n_samples, n, steps)
         shape = (steps, n_samples, n) if options.records(layer.population.name) else (0, 0, 0)
         self.trace = np.empty(shape, np.int32), np.empty(shape, np.int32)
         self.per_step = np.zeros(0, np.int64)
-        self._bias, self._tiles = layer.bias, scan.tiles_of(n_samples, n)
+        self._own_bias, self._tiles = scan.NO_BIAS, scan.tiles_of(n_samples, n)
+        self._silence = np.zeros((1, n_samples * n), np.int32)
         self._n_last = 1
 
     def begin(self, n_steps: int, bias: NDArray[np.int32] | None) -> None:
@@ -43,7 +42,7 @@ class LayerRun:
         for a in (*self.state, *self.tally, self.spikes[: self._history]):
             a.fill(0)
         self.per_step = np.zeros(n_steps, np.int64)
-        self._bias = self.layer.bias if bias is None else bias
+        self._own_bias = scan.NO_BIAS if bias is None else bias
         self._n_last = 0
 
     def next_chunk(self) -> None:
@@ -76,11 +75,10 @@ class LayerRun:
             first_sample: index of the block's first sample in its data set.
         """
         layer, n_steps, lanes = self.layer, len(steps), self.tally.spikes.size
-        values, offset, power = part or SILENCE
-        noise, where = self._noise(steps, first_sample)
+        values, offset, power = part or Part(self._silence)
         chunk = scan.Chunk(
             layer.layout.size, self._tiles, values.reshape(len(values), lanes), np.int32(offset), gain(power),
-            self._bias, noise, where,
+            self._own_bias, *self._noise(steps, first_sample),
         )  # fmt: skip
         begin = self._history + at
         u, v = (a[at : at + n_steps].reshape(-1, lanes) for a in self.trace)
@@ -89,15 +87,15 @@ class LayerRun:
         scan.scan(layer.registers, self.state, chunk, tally, out)
         self._n_last = at + n_steps
 
-    def _noise(self, steps: range, first_sample: int) -> tuple[NDArray[np.int32], int]:
-        """Noise in memory order, ``[T, B * N]``, and where it enters."""
+    def _noise(self, steps: range, first_sample: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Noise on current and membrane in memory order, each ``[T or 1, B * N]``, or both empty."""
         spec, layer = self.layer.population.noise, self.layer
         if spec is None or not self._options.noise:
-            return scan.NOTHING, scan.NO_NOISE
+            return scan.NOTHING, scan.NOTHING
         stream = streams.Stream(self._options.seed, first_sample, steps.start, layer.block)
         drawn = streams.noise_chunk(spec, stream, (len(steps), *self.spikes.shape[1:]))
-        where = scan.NOISE_AT_MEMBRANE if spec.at == "membrane" else scan.NOISE_AT_CURRENT
-        return layer.layout.inward(drawn).reshape(len(steps), -1), where
+        noise = layer.layout.inward(drawn).reshape(len(steps), -1)
+        return (noise, self._silence) if spec.at == "current" else (self._silence, noise)
 
     def chunk_arrays(self, n_steps: int) -> tuple[NDArray[np.uint8], NDArray[np.int32], NDArray[np.int32]]:
         """Spikes, u and v of the chunk, ``[T, B, N]`` in memory order."""

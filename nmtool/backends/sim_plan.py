@@ -81,7 +81,6 @@ class Layer(NamedTuple):
         block: its index in the program, which is its block in the noise stream.
         population, layout: what and how.
         registers: as the scan wants them.
-        bias: int32 effective bias as a register; the host's bias replaces it.
         outside, inside: edges from earlier groups, and from the layer's own group.
     """
 
@@ -89,7 +88,6 @@ class Layer(NamedTuple):
     population: Population
     layout: Layout
     registers: scan.Registers
-    bias: NDArray[np.int32]
     outside: tuple[Edge, ...]
     inside: tuple[Edge, ...]
 
@@ -233,7 +231,6 @@ def _layer(
         p,
         layout,
         scan.registers(inner, layout.size, largest * 2.0**ACTIVATION_SHIFT),
-        scan.register(inner.bias, layout.size),
         tuple(e for e in edges[p.name] if e.source not in group),
         tuple(e for e in edges[p.name] if e.source in group),
     )

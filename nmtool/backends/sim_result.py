@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmtool.backends.base import RunOptions, RunResult, Trace
-from nmtool.backends.sim_input import Feed
+from nmtool.backends.sim_input import Feed, graded_events
 from nmtool.backends.sim_plan import Plan
 from nmtool.errors import SimulationError
 
@@ -91,7 +91,8 @@ class Collector:
             seed=options.seed,
             noise=options.noise,
             logits=self.counts[program.output] if spiking else self.membrane,
-            spike_counts={n: shaped(n, a) for n, a in self.counts.items()},
+            spike_counts={n: shaped(n, a) for n, a in self.counts.items()}
+            | graded_events(program, self._feed),
             last_spikes={n: shaped(n, a) for n, a in self.last.items()},
             active_updates=self.active,
             overflow=self._overflow(),

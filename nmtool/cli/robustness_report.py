@@ -11,52 +11,52 @@ from nmtool.cli.ui import Ui
 from nmtool.cli.verbs import verb
 from nmtool.errors import ConfigError
 
+Attacked = Annotated[
+    str,
+    typer.Option("--backend", "-b", metavar="NAME", help="float, or sim: float and deployed side by side."),
+]
+Suite = Annotated[
+    str,
+    typer.Option("--suite", metavar="NAME", help="Which attacks: quick, or standard (stronger, far slower)."),
+]
+Eps = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--eps",
+        metavar="E",
+        help="Largest change of an input value, such as 0.1 or 8/255; may be repeated. "
+        "Default: 5, 10 and 20 % of its range.",
+        show_default=False,
+    ),
+]
+Together = Annotated[
+    int,
+    typer.Option(
+        "--batch", min=1, help="Samples attacked together; random starts depend on it.", rich_help_panel=o.RUN
+    ),
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with what an interruption left in --out.")]
+
 
 @verb(
     "robustness-report",
-    "nmtool robustness-report runs/demo --suite quick --out runs/demo",
+    "nmtool robustness-report runs/demo --suite standard --out runs/demo",
     "nmtool robustness-report runs/demo --eps 0.05 --eps 8/255 -n 100",
     "nmtool robustness-report net.nir --backend float --data mnist --json",
 )
 def robustness_report(
     ui: Ui,
     model: o.Model,
-    backend: Annotated[
-        str,
-        typer.Option(
-            "--backend", "-b", metavar="NAME", help="float, or sim: float and deployed side by side."
-        ),
-    ] = "sim",
+    backend: Attacked = "sim",
     target: o.Target = None,
-    suite: Annotated[
-        str, typer.Option("--suite", metavar="NAME", help="Which attacks: quick or standard.")
-    ] = "standard",
-    eps: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--eps",
-            metavar="E",
-            help="Largest change of an input value, such as 0.1 or 8/255; may be repeated. "
-            "Default: 5, 10 and 20 % of its range.",
-            show_default=False,
-        ),
-    ] = None,
+    suite: Suite = "quick",
+    eps: Eps = None,
     data: o.Data = None,
     n: o.Count = None,
     data_root: o.DataRoot = None,
     seed: o.Seed = 0,
-    batch: Annotated[
-        int,
-        typer.Option(
-            "--batch",
-            min=1,
-            help="Samples attacked together; random starts depend on it.",
-            rich_help_panel=o.RUN,
-        ),
-    ] = 500,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with what an interruption left in --out.")
-    ] = False,
+    batch: Together = 500,
+    resume: Resume = False,
     out: o.Out = None,
     weight_bits: o.WeightBits = 8,
     allow: o.Allow = None,

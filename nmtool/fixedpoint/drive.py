@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nmtool.fixedpoint.jit import kernel, row_sum
+from nmtool.fixedpoint.jit import inlined, kernel, row_sum
 
 BURST = 255
 """Events that a 16-bit sum of 8-bit weights holds: 255 * 128 < 2**15."""
@@ -81,22 +81,20 @@ def add_bytes(events, base, weights, out):
     sums = np.empty(lanes, np.int16)
     for tile in range(n_tiles):
         left = tile * lanes
-        width = min(lanes, out.shape[1] - left)
+        right = min(left + lanes, out.shape[1])
         rows = np.uintp(weights.values[tile].ctypes.data)
         for r in range(out.shape[0]):
             first, last = events.start[base + r], events.start[base + r + 1]
-            o = out[r, left : left + width]
-            constant = np.int32(weights.offset * (last - first))
-            _fill(sums, np.int16(0))
+            o = out[r, left:right]
+            _clear(sums)
             _add_rows(rows, lanes, events.line[first : min(first + BURST, last)], sums)
-            for j in range(width):
-                o[j] = np.int32(constant + sums[j])
+            _store(sums, np.int32(weights.offset * (last - first)), o)
             for begin in range(first + BURST, last, BURST):
-                _fill(sums, np.int16(0))
+                _clear(sums)
                 _add_rows(rows, lanes, events.line[begin : min(begin + BURST, last)], sums)
                 _flush(sums, o)
             if weights.shift > 0:
-                for j in range(width):
+                for j in range(o.shape[0]):
                     o[j] = o[j] >> weights.shift
 
 
@@ -122,37 +120,36 @@ def add_bytes_conv(events, base, taps, weights, out):
         right = min(left + lanes, out.shape[2])
         values = np.uintp(weights.values[tile].ctypes.data)
         for r in range(out.shape[0]):
-            origin = base + r * height * width
             for oy in range(rows_out):
                 for ox in range(columns_out):
                     x = ox * taps.stride[1] - taps.padding[1]
+                    begin, end = min(max(x, 0), width), min(max(x + taps.kernel[1], 0), width)
                     o = out[r, oy * columns_out + ox, left:right]
-                    _fill(o, np.int32(0))
-                    _fill(sums, np.int16(0))
-                    held, count = 0, 0
+                    _clear(sums)
+                    held, count, stored = 0, 0, False
                     for ky in range(taps.kernel[0]):
                         y = oy * taps.stride[0] - taps.padding[0] + ky * taps.dilation[0]
                         if y < 0 or y >= height:
                             continue
-                        first = events.start[origin + y * width + min(max(x, 0), width)]
-                        last = events.start[origin + y * width + min(max(x + taps.kernel[1], 0), width)]
+                        row = base + (r * height + y) * width
+                        first, last = events.start[row + begin], events.start[row + end]
                         rows = values + np.uintp((ky * taps.kernel[1] - x) * taps.channels * lanes)
                         count += last - first
                         while first < last:
-                            end = min(first + BURST - held, last)
-                            _add_rows(rows, lanes, events.line[first:end], sums)
-                            held += end - first
-                            first = end
+                            piece = events.line[first : min(first + BURST - held, last)]
+                            _add_rows(rows, lanes, piece, sums)
+                            held += piece.shape[0]
+                            first += piece.shape[0]
                             if held == BURST:
-                                _flush(sums, o)
-                                _fill(sums, np.int16(0))
-                                held = 0
-                    _flush(sums, o)
+                                _hand_over(sums, stored, o)
+                                held, stored = 0, True
+                    _hand_over(sums, stored, o)
                     if weights.offset != 0:
-                        _add(np.int32(weights.offset * count), o)
+                        for j in range(o.shape[0]):
+                            o[j] = np.int32(o[j] + np.int32(weights.offset * count))
 
 
-@kernel
+@inlined
 def _add_rows(rows, lanes, line, sums):
     """Add the rows of an int8 matrix at address ``rows`` that ``line`` names."""
     k, s = np.uintp(line.ctypes.data), np.uintp(sums.ctypes.data)
@@ -164,21 +161,30 @@ def _add_rows(rows, lanes, line, sums):
         _sum_32(rows, k, line.shape[0], s)
 
 
-@kernel
-def _fill(a, value):
-    for j in range(a.shape[0]):
-        a[j] = value
+@inlined
+def _hand_over(sums, stored, out):
+    """16-bit sums into the result, which holds earlier ones already if ``stored``; then from zero again."""
+    if stored:
+        _flush(sums, out)
+    else:
+        _store(sums, np.int32(0), out)
+    _clear(sums)
 
 
-@kernel
-def _add(value, a):
-    for j in range(a.shape[0]):
-        a[j] = np.int32(a[j] + value)
+@inlined
+def _clear(sums):
+    for j in range(sums.shape[0]):
+        sums[j] = np.int16(0)
 
 
-@kernel
+@inlined
+def _store(sums, constant, out):
+    for j in range(out.shape[0]):
+        out[j] = np.int32(constant + sums[j])
+
+
+@inlined
 def _flush(sums, out):
-    """16-bit sums into 32-bit ones."""
     for j in range(out.shape[0]):
         out[j] = np.int32(out[j] + sums[j])
 

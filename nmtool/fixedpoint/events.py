@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from nmtool.fixedpoint.jit import kernel, ones, trailing_zeros
+from nmtool.fixedpoint.jit import inlined, kernel, ones, trailing_zeros
 
 WORD = 64
 GROUP = 8
@@ -112,7 +112,7 @@ def _pack(spikes, span, counts, words, start):
     return seen
 
 
-@kernel
+@inlined
 def _pack_row(s, words):
     """Spikes of one row as bits; returns their number. The loop of fixed length becomes vector instructions."""
     total = 0
@@ -131,7 +131,7 @@ def _pack_row(s, words):
     return total
 
 
-@kernel
+@inlined
 def _count(spikes, counts):
     seen = np.uint8(0)
     for j in range(spikes.shape[0]):
@@ -140,7 +140,7 @@ def _count(spikes, counts):
     return seen
 
 
-@kernel
+@inlined
 def _flush(bytewise, counts):
     for j in range(counts.shape[0]):
         counts[j] = np.int32(counts[j] + bytewise[j])

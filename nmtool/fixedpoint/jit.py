@@ -19,12 +19,21 @@ def kernel(function: Callable[..., Any]) -> Any:
     The compiled code is cached beside the source, else in the user's cache folder. Where neither can be written
     (an install that is read-only, for a user without a home) numba refuses to cache; then every process compiles.
     """
+    return _compiled(function, forceinline=False)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Like :func:`kernel`, for a part of one that becomes part of its caller's machine code."""
+    return _compiled(function, forceinline=True)
+
+
+def _compiled(function: Callable[..., Any], forceinline: bool) -> Any:
     try:
-        return numba.njit(function, cache=True, nogil=True, error_model="numpy")
+        return numba.njit(function, cache=True, nogil=True, error_model="numpy", forceinline=forceinline)
     except RuntimeError as e:
         if "no locator available" not in str(e):
             raise
-        return numba.njit(function, nogil=True, error_model="numpy")
+        return numba.njit(function, nogil=True, error_model="numpy", forceinline=forceinline)
 
 
 def _of_word(build: Callable[[Any, Any], Any]) -> Any:
@@ -53,34 +62,35 @@ def row_sum(lanes: int) -> Any:
     sums stay in vector registers over all rows, which a loop over arrays in memory does not achieve; LLVM cuts the
     vector to what the processor has.
     """
+    vector, bytes_ = ir.VectorType(I16, lanes), ir.VectorType(I8, lanes)
+    zero, one = ir.Constant(I64, 0), ir.Constant(I64, 1)
 
-    def build(_typing: Any, _rows: Any, _line: Any, _n: Any, _sums: Any) -> Any:
-        def lower(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
-            rows, line, n, sums = arguments
-            vector, zero = ir.VectorType(I16, lanes), ir.Constant(I64, 0)
-            rows, line = b.inttoptr(rows, I8.as_pointer()), b.inttoptr(line, I32.as_pointer())
-            sums = b.inttoptr(sums, vector.as_pointer())
-            before = b.load(sums)
-            before.align = 2
-            entry, loop, done = b.block, b.append_basic_block("loop"), b.append_basic_block("done")
-            b.cbranch(b.icmp_signed(">", n, zero), loop, done)
+    def lower(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+        rows, line, n, sums = arguments
+        rows, line = b.inttoptr(rows, I8.as_pointer()), b.inttoptr(line, I32.as_pointer())
+        sums = b.inttoptr(sums, vector.as_pointer())
+        before = b.load(sums)
+        before.align = 2
+        entry, loop, done = b.block, b.append_basic_block("loop"), b.append_basic_block("done")
+        b.cbranch(b.icmp_signed(">", n, zero), loop, done)
 
-            b.position_at_end(loop)
-            k, total = b.phi(I64), b.phi(vector)
-            at = b.mul(b.sext(b.load(b.gep(line, [k])), I64), ir.Constant(I64, lanes))
-            row = b.load(b.bitcast(b.gep(rows, [at]), ir.VectorType(I8, lanes).as_pointer()))
-            row.align = 1
-            more, following = b.add(total, b.sext(row, vector)), b.add(k, ir.Constant(I64, 1))
-            b.cbranch(b.icmp_signed("<", following, n), loop, done)
+        b.position_at_end(loop)
+        k, total = b.phi(I64), b.phi(vector)
+        at = b.mul(b.sext(b.load(b.gep(line, [k])), I64), ir.Constant(I64, lanes))
+        row = b.load(b.bitcast(b.gep(rows, [at]), bytes_.as_pointer()))
+        row.align = 1
+        more, following = b.add(total, b.sext(row, vector)), b.add(k, one)
+        b.cbranch(b.icmp_signed("<", following, n), loop, done)
 
-            b.position_at_end(done)
-            result = b.phi(vector)
-            for phi, start, end in ((k, zero, following), (total, before, more), (result, before, more)):
-                phi.add_incoming(start, entry)
-                phi.add_incoming(end, loop)
-            b.store(result, sums).align = 2
-            return context.get_dummy_value()
+        b.position_at_end(done)
+        result = b.phi(vector)
+        for phi, start, end in ((k, zero, following), (total, before, more), (result, before, more)):
+            phi.add_incoming(start, entry)
+            phi.add_incoming(end, loop)
+        b.store(result, sums).align = 2
+        return context.get_dummy_value()
 
+    def typed(_typing: Any, _rows: Any, _line: Any, _n: Any, _sums: Any) -> Any:
         return types.void(types.uintp, types.uintp, types.int64, types.uintp), lower
 
-    return intrinsic(build)
+    return intrinsic(typed)

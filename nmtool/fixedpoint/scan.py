@@ -11,19 +11,17 @@ formed from two halves, so that one vector instruction handles as many neurons a
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from nmtool.fixedpoint.jit import kernel
+from nmtool.fixedpoint.jit import inlined, kernel
 from nmtool.fixedpoint.neuron import NeuronParams
 from nmtool.fixedpoint.ops import ACTIVATION_SHIFT, DECAY_BITS, DECAY_UNITY, U_HALF, V_MAX
 
 TILE = 512
 """Neurons whose states stay in the first-level cache while time runs; of several samples if they are small."""
-
-NO_NOISE, NOISE_AT_CURRENT, NOISE_AT_MEMBRANE = 0, 1, 2
 
 _LOW = np.int32(DECAY_UNITY - 1)
 _BITS = np.int32(DECAY_BITS)
@@ -31,18 +29,17 @@ _SIGN = np.int32(31)
 _ROUND = np.uint32(32 - DECAY_BITS)
 _WRAP = 2 * U_HALF
 _V_MAX = np.int32(V_MAX)
-_ZERO, _ONE = np.int32(0), np.int32(1)
+_SHIFT = np.int32(ACTIVATION_SHIFT)
+_ZERO = np.int32(0)
 _INT32 = np.iinfo(np.int32)
-
-Kind = TypeVar("Kind", np.int32, np.uint8)
 
 
 class Registers(NamedTuple):
-    """Constants of a population, int32, each one tile long, or ``[N]`` where a population is larger than a tile.
+    """Constants of a population, int32, all one tile long, or all ``[N]`` where some differ and a tile is smaller.
 
     Attributes:
         keep_syn, keep_mem: fraction *kept* per step in 1/4096.
-        threshold: membrane units.
+        threshold, bias: membrane units.
         refractory_steps: see :class:`nmtool.fixedpoint.neuron.NeuronParams`.
         memory: whether any neuron keeps part of its current.
         may_wrap: False only where it is proven that no current leaves its 24 bits.
@@ -51,13 +48,14 @@ class Registers(NamedTuple):
     keep_syn: NDArray[np.int32]
     keep_mem: NDArray[np.int32]
     threshold: NDArray[np.int32]
+    bias: NDArray[np.int32]
     refractory_steps: int
     memory: bool
     may_wrap: bool
 
 
 class State(NamedTuple):
-    """What is carried from chunk to chunk, int32 ``[B * N]``; ``refractory`` is empty where no step is dead."""
+    """What is carried from chunk to chunk, int32 ``[B * N]``."""
 
     u: NDArray[np.int32]
     v: NDArray[np.int32]
@@ -65,15 +63,14 @@ class State(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """What arrives during ``T`` steps.
+    """What arrives during ``T`` steps, int32; an array of one row stands for every step.
 
     Attributes:
         n_neurons, tiles: N, and :func:`tiles_of` it.
-        drive: int32 ``[T, B * N]``; the activation is ``(drive - offset) gain`` modulo 2**32. Empty: nothing arrives.
-        offset, gain: int32, see ``drive``; multiplying takes one vector instruction where a shift takes four.
-        bias: int32 effective bias as a register, or ``[B * N]``.
-        noise: int32 ``[T, B * N]``, or empty.
-        noise_at: one of :data:`NO_NOISE`, :data:`NOISE_AT_CURRENT`, :data:`NOISE_AT_MEMBRANE`.
+        drive: ``[T or 1, B * N]``; the activation is ``(drive - offset) gain`` modulo 2**32.
+        offset, gain: see ``drive``; multiplying takes one vector instruction where a shift takes four.
+        own_bias: ``[B * N]``, bias of each sample that replaces the register, or empty.
+        noise_syn, noise_mem: ``[T or 1, B * N]``, or empty if there is none of both kinds.
     """
 
     n_neurons: int
@@ -81,9 +78,9 @@ class Chunk(NamedTuple):
     drive: NDArray[np.int32]
     offset: np.int32
     gain: np.int32
-    bias: NDArray[np.int32]
-    noise: NDArray[np.int32]
-    noise_at: int
+    own_bias: NDArray[np.int32]
+    noise_syn: NDArray[np.int32]
+    noise_mem: NDArray[np.int32]
 
 
 class Tally(NamedTuple):
@@ -111,14 +108,7 @@ class Recording(NamedTuple):
 
 
 NOTHING = np.empty((0, 0), np.int32)
-
-
-def register(values: ArrayLike, n_neurons: int) -> NDArray[np.int32]:
-    """A register as the scan wants it, modulo 2**32: repeated to a whole tile, or ``[N]``."""
-    a = np.asarray(values).reshape(-1).astype(np.int32)
-    if n_neurons > TILE:
-        return a if a.size > 1 else np.full(TILE, a[0], np.int32)
-    return np.tile(np.broadcast_to(a, n_neurons), TILE // n_neurons)
+NO_BIAS = np.empty(0, np.int32)
 
 
 def registers(params: NeuronParams, n_neurons: int, largest_input: float) -> Registers:
@@ -133,22 +123,21 @@ def registers(params: NeuronParams, n_neurons: int, largest_input: float) -> Reg
     # |u| <= |u| keep / 4096 + input has the fixed point input * 4096 / lost
     proven = lost > 0 and largest_input * DECAY_UNITY / lost < U_HALF
     threshold = np.clip(params.v_th_man.astype(np.int64) << ACTIVATION_SHIFT, _INT32.min, _INT32.max)
-    return Registers(
-        register(DECAY_UNITY - params.decay_syn_q12, n_neurons),
-        register(DECAY_UNITY - params.decay_mem_q12, n_neurons),
-        register(threshold, n_neurons),
-        params.refractory_steps,
-        lost < DECAY_UNITY,
-        not proven,
-    )
+    values = DECAY_UNITY - params.decay_syn_q12, DECAY_UNITY - params.decay_mem_q12, threshold, params.bias
+    large = n_neurons > TILE and any(a.size > 1 for a in values)
+    keep_syn, keep_mem, level, bias = (_register(a, n_neurons, large) for a in values)
+    return Registers(keep_syn, keep_mem, level, bias, params.refractory_steps, lost < DECAY_UNITY, not proven)
 
 
-def state_at_rest(n_samples: int, n_neurons: int, refractory_steps: int) -> State:
+def _register(values: NDArray[np.int64], n_neurons: int, large: bool) -> NDArray[np.int32]:
+    """``[N]`` if large, else repeated to a tile; modulo 2**32."""
+    flat = np.broadcast_to(values.reshape(-1), n_neurons).astype(np.int32)
+    return flat if large else np.tile(flat[:TILE], max(TILE // n_neurons, 1))
+
+
+def state_at_rest(n_samples: int, n_neurons: int) -> State:
     """State before the first step."""
-    n = n_samples * n_neurons
-    return State(
-        np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n if refractory_steps > 1 else 0, np.int32)
-    )
+    return State(*(np.zeros(n_samples * n_neurons, np.int32) for _ in State._fields))
 
 
 def no_tally(n_samples: int, n_neurons: int, n_steps: int) -> Tally:
@@ -173,57 +162,58 @@ def tiles_of(n_samples: int, n_neurons: int) -> NDArray[np.int64]:
     return (one + np.arange(n_samples)[:, None, None] * np.array([n_neurons, n_neurons, 0])).reshape(-1, 3)
 
 
+class Where(NamedTuple):
+    """Neighbouring lanes ``[first, last)``; lane j has register ``j - shift`` and bias ``j - bias_shift``.
+
+    Unsigned, because an index that could be negative keeps a loop from becoming vector instructions; and lanes of whole
+    arrays instead of slices, because a slice in a compiled function counts references.
+    """
+
+    first: np.uint64
+    last: np.uint64
+    shift: np.uint64
+    bias_shift: np.uint64
+
+
 @kernel
 def scan(reg, state, chunk, tally, out):
     """Run ``T`` steps; updates ``state`` and ``tally``, fills ``out``. Tile by tile, each through all steps."""
-    n, lanes = chunk.n_neurons, state.u.shape[0]
-    silent, flags, extra = np.zeros(TILE, np.int32), np.empty(TILE, np.int32), np.empty(TILE, np.int32)
+    n = chunk.n_neurons
+    plain = not reg.may_wrap and reg.refractory_steps == 1 and chunk.noise_syn.shape[0] == 0
+    bias = chunk.own_bias if chunk.own_bias.shape[0] > 0 else reg.bias
+    flags = np.empty(TILE, np.int32)
     for k in range(chunk.tiles.shape[0]):
         first, last, at = chunk.tiles[k, 0], chunk.tiles[k, 1], chunk.tiles[k, 2]
-        width = last - first
-        keep_syn, keep_mem = _tile(reg.keep_syn, at, width, n), _tile(reg.keep_mem, at, width, n)
-        threshold = _tile(reg.threshold, at, width, n)
-        bias = chunk.bias[first:last] if chunk.bias.shape[0] == lanes else _tile(chunk.bias, at, width, n)
-        u, v, counts = state.u[first:last], state.v[first:last], tally.spikes[first:last]
+        shift = first - at if reg.bias.shape[0] == n else first
+        bias_shift = 0 if chunk.own_bias.shape[0] > 0 else shift
+        where = Where(np.uint64(first), np.uint64(last), np.uint64(shift), np.uint64(bias_shift))
         for t in range(out.spikes.shape[0]):
-            drive = chunk.drive[t, first:last] if chunk.drive.shape[0] > 0 else silent[:width]
-            _active(u, v, drive, chunk.offset, chunk.gain, bias, flags[:width])
-            _add_up(flags[:width], tally.active[first // n : (last + n - 1) // n])
-            total, offset, gain, added = drive, chunk.offset, np.int32(chunk.gain << ACTIVATION_SHIFT), bias
-            if chunk.noise_at == NOISE_AT_CURRENT:
-                _noisy_input(drive, offset, gain, chunk.noise[t, first:last], extra[:width])
-                total, offset, gain = extra[:width], _ZERO, _ONE
-            elif chunk.noise_at == NOISE_AT_MEMBRANE:
-                _sum(bias, chunk.noise[t, first:last], extra[:width])
-                added = extra[:width]
-            if reg.may_wrap or chunk.noise_at == NOISE_AT_CURRENT:
-                tally.overflow[0] += _current_wrapping(u, total, offset, gain, keep_syn)
-            elif reg.memory:
-                _current(u, total, offset, gain, keep_syn)
+            wrapped = _ZERO
+            if plain:
+                clipped, fired = _plain_step(
+                    reg, state, chunk, bias, (out.spikes, flags), np.uint64(t), where
+                )
             else:
-                _current_without_memory(u, total, offset, gain)
-            spikes = out.spikes[t, first:last]
-            if reg.refractory_steps > 1:
-                held = state.refractory[first:last]
-                tally.overflow[1] += _membrane_held(u, v, added, keep_mem, held)
-                tally.per_step[t] += _fire(v, threshold, spikes, counts)
-                _count_down(spikes, held, reg.refractory_steps)
-            else:
-                clipped, fired = _membrane(u, v, added, keep_mem, threshold, spikes, counts)
-                tally.overflow[1] += clipped
-                tally.per_step[t] += fired
+                wrapped, clipped, fired = _step(
+                    reg, state, chunk, bias, (out.spikes, flags), np.uint64(t), where
+                )
+            tally.overflow[0] += wrapped
+            tally.overflow[1] += clipped
+            tally.per_step[t] += fired
+            _count(out.spikes, tally.spikes, np.uint64(t), where)
+            _add_up(flags, tally.active, first, last, n)
             if out.u.shape[0] > 0:
-                _copy(u, out.u[t, first:last])
-                _copy(v, out.v[t, first:last])
+                for j in range(first, last):
+                    out.u[t, j], out.v[t, j] = state.u[j], state.v[j]
 
 
-@kernel
-def _tile(values, at, width, n):
-    """The tile's part of a register."""
-    return values[at : at + width] if values.shape[0] == n else values[:width]
+@inlined
+def _row(a, t):
+    """Row of an array for step t; one row stands for all."""
+    return t if a.shape[0] > 1 else np.uint64(0)
 
 
-@kernel
+@inlined
 def _decayed(x, keep):
     """``rz(x keep, 12)`` for int32 ``x``: a negative product is rounded up by adding 4095 before the floor."""
     up = np.int32(np.uint32(np.int32(x >> _SIGN)) >> _ROUND)
@@ -231,117 +221,77 @@ def _decayed(x, keep):
     return np.int32(np.int32(np.int32(x >> _BITS) * keep) + low)
 
 
-@kernel
-def _active(u, v, drive, offset, gain, bias, out):
-    """1 where a neuron has state, input or bias."""
-    for j in range(u.shape[0]):
-        a = np.int32(np.int32(drive[j] - offset) * gain)
-        out[j] = (u[j] | v[j] | a | bias[j]) != 0
-
-
-@kernel
-def _add_up(flags, totals):
-    """Sum of the flags, sample by sample."""
-    n = flags.shape[0] // totals.shape[0]
-    for b in range(totals.shape[0]):
-        count = _ZERO
-        part = flags[b * n : b * n + n]
-        for j in range(n):
-            count = np.int32(count + part[j])
-        totals[b] += count
-
-
-@kernel
-def _noisy_input(drive, offset, gain, noise, out):
-    """``wrap32(64 activation + noise)``."""
-    for j in range(drive.shape[0]):
-        out[j] = np.int32(np.int32(np.int32(drive[j] - offset) * gain) + noise[j])
-
-
-@kernel
-def _sum(a, b, out):
-    """``wrap32(a + b)``."""
-    for j in range(b.shape[0]):
-        out[j] = np.int32(a[j] + b[j])
-
-
-@kernel
-def _current_wrapping(u, drive, offset, gain, keep):
-    """Step 1 of the oracle; returns how many neurons wrapped."""
-    count = _ZERO
-    for j in range(u.shape[0]):
-        x = np.int32(np.int32(np.int32(drive[j] - offset) * gain) + _decayed(u[j], keep[j]))
-        count = np.int32(count + np.int32((x > U_HALF) | (x < -U_HALF)))
-        below = np.int32(x + _WRAP) if x <= -U_HALF else x
-        u[j] = np.int32(x - _WRAP) if x > U_HALF else below
-    return count
-
-
-@kernel
-def _current(u, drive, offset, gain, keep):
-    """Step 1 where nothing can wrap."""
-    for j in range(u.shape[0]):
-        u[j] = np.int32(np.int32(np.int32(drive[j] - offset) * gain) + _decayed(u[j], keep[j]))
-
-
-@kernel
-def _current_without_memory(u, drive, offset, gain):
-    """Step 1 where nothing can wrap and nothing is kept."""
-    for j in range(u.shape[0]):
-        u[j] = np.int32(np.int32(drive[j] - offset) * gain)
-
-
-@kernel
-def _membrane(u, v, bias, keep, threshold, spikes, counts):
-    """Steps 2 and 3 without dead steps; returns how many neurons clipped and fired."""
+@inlined
+def _plain_step(reg, state, chunk, bias, out, t, where):
+    """:func:`_step` where nothing wraps, nothing is noisy and no step is dead; returns how many clipped and fired."""
+    u, v, drive, (spikes, flags) = state.u, state.v, chunk.drive, out
+    row = _row(drive, t)
     clipped, fired = _ZERO, _ZERO
-    for j in range(u.shape[0]):
-        raw = np.int32(np.int32(_decayed(v[j], keep[j]) + u[j]) + bias[j])
+    for j in range(where.first, where.last):
+        r, b = j - where.shift, bias[j - where.bias_shift]
+        a = np.int32(np.int32(drive[row, j] - chunk.offset) * chunk.gain)
+        flags[j - where.first] = (u[j] | v[j] | a | b) != 0
+        current = np.int32(a << _SHIFT)
+        if reg.memory:
+            current = np.int32(current + _decayed(u[j], reg.keep_syn[r]))
+        u[j] = current
+        raw = np.int32(np.int32(_decayed(v[j], reg.keep_mem[r]) + current) + b)
         x = min(max(raw, np.int32(-_V_MAX)), _V_MAX)
-        s = np.int32(x > threshold[j])
+        s = np.int32(x > reg.threshold[r])
         clipped = np.int32(clipped + np.int32(x != raw))
         fired = np.int32(fired + s)
-        spikes[j] = s
-        counts[j] = np.int32(counts[j] + s)
+        spikes[t, j] = s
         v[j] = _ZERO if s else x
     return clipped, fired
 
 
-@kernel
-def _membrane_held(u, v, bias, keep, refractory):
-    """Step 2; neurons in their dead steps stay at 0. Returns how many neurons clipped."""
-    clipped = _ZERO
-    for j in range(u.shape[0]):
-        raw = np.int32(np.int32(_decayed(v[j], keep[j]) + u[j]) + bias[j])
+@inlined
+def _step(reg, state, chunk, bias, out, t, where):
+    """One step of the oracle; returns how many wrapped, clipped and fired.
+
+    ``out`` takes the spikes, and flags that are 1 where a neuron has state, input or bias.
+    """
+    u, v, held, drive, (spikes, flags) = state.u, state.v, state.refractory, chunk.drive, out
+    row, row_syn, row_mem = _row(drive, t), _row(chunk.noise_syn, t), _row(chunk.noise_mem, t)
+    noisy = chunk.noise_syn.shape[0] > 0
+    wrapped, clipped, fired = _ZERO, _ZERO, _ZERO
+    for j in range(where.first, where.last):
+        r, b = j - where.shift, bias[j - where.bias_shift]
+        a = np.int32(np.int32(drive[row, j] - chunk.offset) * chunk.gain)
+        flags[j - where.first] = (u[j] | v[j] | a | b) != 0
+        x = np.int32(np.int32(a << _SHIFT) + _decayed(u[j], reg.keep_syn[r]))
+        if noisy:
+            x = np.int32(x + chunk.noise_syn[row_syn, j])
+            b = np.int32(b + chunk.noise_mem[row_mem, j])
+        wrapped = np.int32(wrapped + np.int32((x > U_HALF) | (x < -U_HALF)))
+        below = np.int32(x + _WRAP) if x <= -U_HALF else x
+        u[j] = np.int32(x - _WRAP) if x > U_HALF else below
+        raw = np.int32(np.int32(_decayed(v[j], reg.keep_mem[r]) + u[j]) + b)
         x = min(max(raw, np.int32(-_V_MAX)), _V_MAX)
         clipped = np.int32(clipped + np.int32(x != raw))
-        v[j] = _ZERO if refractory[j] > 0 else x
-    return clipped
-
-
-@kernel
-def _fire(v, threshold, spikes, counts):
-    """Step 3: strict comparison, reset to zero; returns how many neurons fired."""
-    fired = _ZERO
-    for j in range(v.shape[0]):
-        s = np.int32(v[j] > threshold[j])
+        x = _ZERO if held[j] > 0 else x
+        s = np.int32(x > reg.threshold[r])
         fired = np.int32(fired + s)
-        spikes[j] = s
-        counts[j] = np.int32(counts[j] + s)
-        v[j] = _ZERO if s else v[j]
-    return fired
+        spikes[t, j] = s
+        v[j] = _ZERO if s else x
+        left = np.int32(reg.refractory_steps) if s else held[j]
+        held[j] = np.int32(max(left - 1, 0))
+    return wrapped, clipped, fired
 
 
-@kernel
-def _copy(a, out):
-    """Element by element: assigning to a slice compiles its error messages too, which takes seconds."""
-    for j in range(a.shape[0]):
-        out[j] = a[j]
+@inlined
+def _count(spikes, counts, t, where):
+    """Add the spikes of step t."""
+    for j in range(where.first, where.last):
+        counts[j] = np.int32(counts[j] + spikes[t, j])
 
 
-@kernel
-def _count_down(spikes, refractory, steps):
-    """Dead steps left, as the chip counts them."""
-    for j in range(spikes.shape[0]):
-        left = np.int32(steps) if spikes[j] else refractory[j]
-        refractory[j] = np.int32(max(left - 1, 0))
+@inlined
+def _add_up(flags, totals, first, last, n):
+    """Add the flags of the lanes ``[first, last)`` to their samples; a tile is part of one sample or has whole ones."""
+    width = min(n, last - first)
+    for b in range((last - first) // width):
+        part, count = flags[b * width : b * width + width], _ZERO
+        for j in range(width):
+            count = np.int32(count + part[j])
+        totals[first // n + b] += count

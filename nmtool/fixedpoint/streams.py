@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmtool.fixedpoint.encode import INPUT_BLOCK
-from nmtool.fixedpoint.jit import kernel
+from nmtool.fixedpoint.jit import inlined, kernel
 from nmtool.fixedpoint.noise import DRAW_VALUES, NoiseSpec, noise
 
 LANES = 4
@@ -80,7 +80,7 @@ def _key(stream: Stream) -> Stream:
     return stream._replace(seed=np.uint64(int(stream.seed) & _LOW64))
 
 
-@kernel
+@inlined
 def _philox(c0, c1, c2, c3, k0, k1):
     """Philox4x32-10 on uint64 registers that hold 32-bit words."""
     for _ in range(10):
@@ -90,7 +90,7 @@ def _philox(c0, c1, c2, c3, k0, k1):
     return c0, c1, c2, c3
 
 
-@kernel
+@inlined
 def _words(stream, sample, step, draw, out):
     """32-bit words of one row into ``out`` ``[4, ceil(N / 4)]``: lane, then group of four neurons."""
     seed = np.uint64(stream.seed)

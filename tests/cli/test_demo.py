@@ -63,7 +63,7 @@ def test_the_chain_by_hand_gives_the_same_numbers(
         "sim": call("run hand/model.nir --target loihi --backend sim --data digits -n N --json")["accuracy"],
     }
     call("verify hand -n N --out hand/verify.json --json")
-    call("robustness-report hand --suite quick --eps 0.1 -n N --out hand --json")
+    call("robustness-report hand --eps 0.1 -n N --out hand --json")
     call("energy-report hand/loihi1 -n N --out hand --json -q")
     summary = read(demo / "summary.json")
     assert by_hand == summary["accuracy"]
