@@ -383,11 +383,9 @@ def test_payloads_of_a_graded_input_are_counted(nmtool, nir_file: Path) -> None:
     """On a target with graded spikes pixels enter as messages: one per non-zero pixel and step."""
     words = (nir_file, "--target", "loihi2", "--allow", "no-noise", "-n", "100")
     record = document(nmtool("energy-report", *words, "--json", "-q"))
-    x = api.run(api.open_model(nir_file), "float", api.Inputs(n=100)).result
     pixels = datasets.load("digits").x_test[:100]
     first = next(layer for layer in record["layers"] if layer["name"] == "lif1")
-    assert x.n_samples == 100
-    assert first["synops_stored"] == pytest.approx((pixels > 0).sum() / 100 * 4 * 12)
+    assert first["synops_stored"]["mean"] == pytest.approx((pixels > 0).sum() / 100 * 4 * 12)
 
 
 def test_a_saved_run_is_priced_like_a_fresh_one(nmtool, nir_file: Path) -> None:
