@@ -27,7 +27,7 @@ def demo(
         typer.Option("--seed", min=0, help="Of training. Default: the recipe's.", show_default=False),
     ] = None,
 ) -> None:
-    """Train on handwritten digits, deploy, attack again and price: everything once, about a minute."""
+    """Train on handwritten digits, deploy, attack again and price: everything once, in less than a minute."""
     from nmtool import api
     from nmtool.report.text import render
 

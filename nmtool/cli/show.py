@@ -8,11 +8,7 @@ from typing import Any
 from rich.console import RenderableType
 
 from nmtool.cli.ui import table
-
-
-def percent(share: float | None) -> str:
-    """A share of 1 in per cent; a dash where there is none."""
-    return "-" if share is None else f"{100 * share:.2f} %"
+from nmtool.report.units import percent
 
 
 def utilisation(record: Mapping[str, Any]) -> list[RenderableType]:

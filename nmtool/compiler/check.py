@@ -12,10 +12,12 @@ import numpy as np
 from nmtool.compiler.place import Placement
 from nmtool.compiler.program import Program
 from nmtool.errors import Diagnostic
+from nmtool.fixedpoint.ops import DECAY_UNITY
 from nmtool.ir.graph import Graph
 from nmtool.target import TargetSpec
 
 Findings = Iterator[Diagnostic]
+MAX_DECAY_ERROR = 0.05
 
 
 def _outside(
@@ -49,7 +51,7 @@ def resets_are_supported(graph: Graph, spec: TargetSpec) -> Findings:
                 node.name,
                 f"reset '{node.neuron.reset}' is not available, {spec.name} allows "
                 f"{', '.join(allowed)} ({spec.cite('neuron.resets')})",
-                "Retrain with reset to zero",
+                "Use neurons that reset to zero",
             )
         if node.neuron is not None and node.neuron.reset_delay and node.neuron.reset == "zero":
             yield Diagnostic(
@@ -57,6 +59,19 @@ def resets_are_supported(graph: Graph, spec: TargetSpec) -> Findings:
                 node.name,
                 "a delayed reset to zero also discards the input of the next step, which the chip does not do",
                 "Retrain with reset_delay=False",
+            )
+
+
+def states_rest_at_zero(graph: Graph, spec: TargetSpec) -> Findings:
+    """The chip's state starts at zero and is reset to zero."""
+    for node in graph.nodes.values():
+        if node.neuron is not None and node.neuron.spiking and np.any(node.neuron.v_reset):
+            yield Diagnostic(
+                "NM204",
+                node.name,
+                f"resets to {float(np.max(np.abs(node.neuron.v_reset))):g}, {spec.name} resets to 0 and starts there "
+                f"({spec.cite('neuron.resets')})",
+                "Shift threshold, leak and reset so that the reset is 0",
             )
 
 
@@ -261,7 +276,34 @@ PROGRAM_RULES: tuple[Callable[[Program, TargetSpec], Findings], ...] = (
 
 def check_graph(graph: Graph, spec: TargetSpec) -> tuple[Diagnostic, ...]:
     """Rules that must hold before integers are chosen."""
-    return tuple(resets_are_supported(graph, spec))
+    return (*resets_are_supported(graph, spec), *states_rest_at_zero(graph, spec))
+
+
+def check_decays(graph: Graph, program: Program) -> tuple[Diagnostic, ...]:
+    """A decay is a multiple of 1/4096 per step: slow ones are far from what the graph says."""
+    findings = []
+    for p in program.populations:
+        neuron = graph.nodes[p.name].neuron
+        if neuron is None:
+            continue
+        pairs = [("membrane", neuron.beta_mem, p.decay_mem_q12)]
+        pairs += [("current", neuron.beta_syn, p.decay_syn_q12)] if neuron.beta_syn is not None else []
+        for what, beta, lost in pairs:
+            wanted, real = 1 - np.asarray(beta), np.broadcast_to(lost / DECAY_UNITY, np.shape(beta))
+            off = np.abs(real - wanted) / np.maximum(wanted, 1 / DECAY_UNITY**2) * (wanted > 0)
+            if off.max(initial=0) > MAX_DECAY_ERROR:
+                i = int(np.argmax(off))
+                findings.append(
+                    Diagnostic(
+                        "NM251",
+                        p.name,
+                        f"the {what} should lose {wanted.flat[i]:.3g} per step, "
+                        f"the register realises {real.flat[i]:.3g}",
+                        "Use a longer step or a shorter time constant",
+                        "warning",
+                    )
+                )
+    return tuple(findings)
 
 
 def check_program(program: Program, spec: TargetSpec) -> tuple[Diagnostic, ...]:

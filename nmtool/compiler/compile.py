@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nmtool.compiler.check import check_graph, check_placement, check_program
+from nmtool.compiler.check import check_decays, check_graph, check_placement, check_program
 from nmtool.compiler.incoming import OnGrid
 from nmtool.compiler.links import constants, links
 from nmtool.compiler.lower import Context, Lowered, lower, neuron_of
@@ -63,14 +63,14 @@ def compile_graph(graph: Graph, spec: TargetSpec, options: CompileOptions | None
     options = options or CompileOptions()
     raise_errors(check_graph(graph, spec))
     source = _input(graph, options)
-    arriving, bias = links(graph), constants(graph)
+    arriving, bias = links(graph), constants(graph, "steady-state-bias" in options.allow)
     order = tuple(n for n in graph.order() if graph.nodes[n].neuron is not None)
     context = Context(spec, options, source)
     parts = {
         n: lower(graph.nodes[n], tuple(k for k in arriving if k.target == n), bias[n], context) for n in order
     }
     program, findings = _assemble(graph, spec, source, order, parts)
-    findings += check_program(program, spec)
+    findings += check_program(program, spec) + check_decays(graph, program)
     raise_errors(findings)
     placement = place(program, spec)
     findings += check_placement(program, placement, spec)
@@ -161,14 +161,14 @@ def _output(graph: Graph) -> str:
 
 
 def realised(neuron: NeuronSemantics, part: Lowered) -> NeuronSemantics:
-    """The chip's own decays, threshold and noise in real units; the reset goes to zero of the shifted state."""
+    """The chip's own decays, threshold and noise in real units; nothing else changes."""
     p = part.population
     shape = p.shape
 
     def full(a: Any) -> F64:
         return np.broadcast_to(np.asarray(a, np.float64), shape).copy()
 
-    v_th = full(p.v_th_man) * UNIT * p.scale + neuron.v_reset
+    v_th = full(p.v_th_man) * UNIT * p.scale
     noise = part.report.get("noise")
     return replace(
         neuron,

@@ -41,6 +41,17 @@ def _reshape(link: Link, node: Node, dt_s: float) -> Link:
     return link
 
 
+def _same_delays(link: Link, node: Node) -> None:
+    """Delays per neuron in the middle of a chain belong to neurons that no longer exist once it is folded."""
+    if link.delay_steps.ndim == 2 and link.delay_steps.shape[0] != 1:
+        raise TargetError(
+            "NM205",
+            node.name,
+            "follows delays that differ between neurons, and a chain of linear layers is one stage on the chip",
+            "Use one delay for all of them, or put neurons between the layers",
+        )
+
+
 def _delay(link: Link, node: Node, dt_s: float) -> Link:
     steps = np.asarray(node.op.delay, np.float64) / dt_s
     whole = np.rint(steps)
@@ -66,6 +77,7 @@ def _scale(link: Link, node: Node, dt_s: float) -> Link:
 
 
 def _linear(link: Link, node: Node, dt_s: float) -> Link:
+    _same_delays(link, node)
     w = np.asarray(node.op.weight, np.float64)
     if w.ndim != 2 or w.shape[1] != int(np.prod(link.out_shape)):
         raise TargetError(
@@ -128,6 +140,7 @@ def _chw(shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def _conv(link: Link, node: Node, dt_s: float) -> Link:
+    _same_delays(link, node)
     w = np.asarray(node.op.weight, np.float64)
     w = w[:, :, None, :] if w.ndim == 3 else w
     here = Link(
@@ -158,6 +171,7 @@ def _conv(link: Link, node: Node, dt_s: float) -> Link:
 
 
 def _pool(link: Link, node: Node, dt_s: float) -> Link:
+    _same_delays(link, node)
     k = _pair(node.op.kernel_size)
     shape = _chw(link.out_shape)
     average = type(node.op).__name__ == "AvgPool2d"

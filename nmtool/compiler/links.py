@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from nmtool.compiler.fold import extend
 from nmtool.compiler.link import Link
+from nmtool.errors import TargetError
 from nmtool.ir.graph import Graph, Node
 
 F64 = NDArray[np.float64]
@@ -59,8 +60,16 @@ def _paths(graph: Graph, name: str) -> Iterator[tuple[str, ...]]:
                 yield (*path, before)
 
 
-def constants(graph: Graph) -> dict[str, F64]:
-    """What arrives at every neuron node when nothing spikes: the biases on the way, ``[*shape]``."""
+def constants(graph: Graph, late_bias: bool = False) -> dict[str, F64]:
+    """What arrives at every neuron node when nothing spikes: the biases on the way, ``[*shape]``.
+
+    Args:
+        graph: the network.
+        late_bias: accept that a bias behind a delay acts from the first step on.
+
+    Raises:
+        TargetError: NM205 for such a bias if it is not accepted.
+    """
     values: dict[str, F64] = {}
     for name in graph.order():
         node = graph.nodes[name]
@@ -74,6 +83,13 @@ def constants(graph: Graph) -> dict[str, F64]:
             continue
         out = np.zeros(node.out_shape)
         if np.any(arriving):
+            if not late_bias and np.any(getattr(node.op, "delay", 0)):
+                raise TargetError(
+                    "NM205",
+                    name,
+                    "delays a bias, which the target's bias register does not",
+                    "Remove the bias, or let it act from the first step on with --allow steady-state-bias",
+                )
             start = Link(
                 name,
                 name,

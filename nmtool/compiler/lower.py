@@ -88,7 +88,7 @@ def lower(node: Node, incoming: tuple[Link, ...], bias: F64, context: Context) -
     constant = _constant(node, neuron, bias, gain, decay_syn, context)
     largest = float(np.abs(constant).max(initial=0))
     top_bias = largest_bias(host_link, gain, constant, source) if host_link else largest
-    budget = _budget(neuron, chip, top_bias, decay_syn, spec)
+    budget = _budget(neuron, chip, top_bias, decay_syn, context)
     scale, noise = _scale(node, neuron, budget, context)
     population = _population(node, neuron, scale, noise, constant, spec)
     connections, weights, rows = quantise(chip, scale)
@@ -123,8 +123,7 @@ def _lost(beta: F64) -> NDArray[np.int64]:
 def _constant(
     node: Node, neuron: NeuronSemantics, bias: F64, gain: F64, decay_syn: Any, context: Context
 ) -> F64:
-    """Volts added per step, with the state shifted so that the reset goes to zero (reference nir.md, section 8)."""
-    leak = neuron.leak + (neuron.beta_mem - 1) * neuron.v_reset
+    """Volts added per step, behind the input gain."""
     if np.any(bias) and neuron.beta_syn is not None:
         if "steady-state-bias" not in context.options.allow:
             raise TargetError(
@@ -134,26 +133,36 @@ def _constant(
                 "Remove the bias, or accept its steady state with --allow steady-state-bias",
             )
         bias = bias * DECAY_UNITY / np.maximum(decay_syn, 1)
-    return np.broadcast_to(bias * gain + leak, node.out_shape).astype(np.float64)
+    return np.broadcast_to(bias * gain + neuron.leak, node.out_shape).astype(np.float64)
 
 
 def _budget(
-    neuron: NeuronSemantics, chip: tuple[Incoming, ...], top_bias: float, decay_syn: Any, spec: TargetSpec
+    neuron: NeuronSemantics, chip: tuple[Incoming, ...], top_bias: float, decay_syn: Any, context: Context
 ) -> scheme.Budget:
-    v_th = neuron.v_th - neuron.v_reset
-    finite = v_th[np.isfinite(v_th)]
-    top_th = float(finite.max(initial=0.0))
+    spec, drive = context.spec, sum(i.row_sum() for i in chip)
+    top_th = float(neuron.v_th[np.isfinite(neuron.v_th)].max(initial=0.0))
     conv = any(i.link.kind == "conv" for i in chip)
     bias_max = spec.number("neuron.bias_man_max") * 2.0 ** spec.number("neuron.bias_exp_max")
     return scheme.Budget(
         weights=tuple(i.grid.scale_limit(i.effective) * scheme.UNIT for i in chip),
         threshold=spec.number("neuron.v_th_man_max") * scheme.UNIT / top_th if top_th > 0 else np.inf,
         bias=bias_max / top_bias if top_bias > 0 else np.inf,
-        current=scheme.current_budget(sum(i.row_sum() for i in chip), int(np.min(decay_syn))),
+        current=scheme.current_budget(drive, int(np.min(decay_syn))),
+        membrane=np.inf if neuron.spiking else _membrane_budget(neuron, drive, top_bias, decay_syn, context),
         exponents=(0, 0)
         if conv
         else (int(spec.number("synapse.exp_min")), int(spec.number("synapse.exp_max"))),
     )
+
+
+def _membrane_budget(
+    neuron: NeuronSemantics, drive: float, top_bias: float, decay_syn: Any, context: Context
+) -> float:
+    """Largest scale at which a readout that must not spike stays below the largest threshold, for any input."""
+    lost = np.maximum(_lost(neuron.beta_mem), DECAY_UNITY / context.source.n_steps)
+    current = drive * DECAY_UNITY / max(int(np.min(decay_syn)), 1)
+    largest = (current + top_bias) * DECAY_UNITY / float(lost.min())
+    return context.spec.number("neuron.v_th_man_max") * scheme.UNIT / largest if largest > 0 else np.inf
 
 
 def _scale(
@@ -194,11 +203,11 @@ def _population(
     per_volt = scale.units_per_volt
     v_th = np.where(
         np.isfinite(neuron.v_th),
-        (neuron.v_th - neuron.v_reset) * per_volt / scheme.UNIT,
+        neuron.v_th * per_volt / scheme.UNIT,
         spec.number("neuron.v_th_man_max"),
     )
     man, exp = _mantissas(constant * per_volt, spec)
-    syn = np.full(shape, DECAY_UNITY) if neuron.beta_syn is None else np.maximum(_lost(neuron.beta_syn), 1)
+    syn = np.full(shape, DECAY_UNITY) if neuron.beta_syn is None else _lost(neuron.beta_syn)
     return Population(
         node.name,
         shape,

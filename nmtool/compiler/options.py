@@ -9,7 +9,7 @@ from nmtool.fixedpoint.noise import NoiseModel
 
 LOSSY = {
     "no-noise": "noise that the target cannot produce is dropped",
-    "steady-state-bias": "a bias behind a synaptic filter acts at its steady state from the first step on",
+    "steady-state-bias": "a bias behind a synaptic filter or a delay acts at its steady state from the first step on",
 }
 
 

@@ -64,7 +64,7 @@ def _bias(graph: Graph, node: Node, compiled: Compiled) -> Any:
     (target,) = targets
     others = [p for p in graph.predecessors(target) if np.any(getattr(graph.nodes[p].op, "bias", 0))]
     neuron = graph.nodes[target].neuron
-    if others not in ([], [node.name]) or neuron is None or np.any(neuron.leak) or np.any(neuron.v_reset):
+    if others not in ([], [node.name]) or neuron is None or np.any(neuron.leak):
         return node.op.bias
     value = compiled.biases[target].reshape(node.out_shape)
     return value if len(node.out_shape) == 1 else value.reshape(node.out_shape[0], -1)[:, 0]

@@ -28,7 +28,8 @@ def compare(
 
     Returns:
         a record of schema ``nmtool.verify/1`` without provenance. ``equal`` says whether every compared number is
-        the same; ``agreement`` is the share of (step, sample, neuron) with the same spike.
+        the same; ``agreement`` is the share of (step, sample, neuron) with the same spike; ``overflow`` counts what the
+        other run's registers wrapped or clipped, which alone can explain a difference.
 
     Raises:
         EvaluationError: NM501 if the runs have no traced layer in common or differ in shape.
@@ -47,6 +48,7 @@ def compare(
         "n_samples": reference.n_samples,
         "n_steps": reference.n_steps,
         "noise": reference.noise,
+        "overflow": {n: dict(o) for n, o in other.overflow.items()},
         "layers": layers,
         "agreement": 1.0 - sum(row["differing_spikes"] for row in layers) / max(compared, 1),
         "prediction_agreement": float((reference.predictions == other.predictions).mean())

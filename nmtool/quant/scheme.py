@@ -77,6 +77,7 @@ class Budget:
         threshold: by the threshold mantissa.
         bias: by bias mantissa and exponent.
         current: so that the synaptic current cannot wrap for any input.
+        membrane: so that a readout without threshold cannot reach the largest one; inf for neurons that spike.
         exponents: smallest and largest weight exponent that these synapses can have.
     """
 
@@ -85,12 +86,13 @@ class Budget:
     bias: float
     current: float
     exponents: tuple[int, int]
+    membrane: float = np.inf
 
     @property
     def ceiling(self) -> float:
         """Largest scale that every budget allows, weights at their largest exponent."""
         by_weights = min(self.weights, default=np.inf) * 2.0 ** self.exponents[1]
-        return float(min(by_weights, self.threshold, self.bias, self.current))
+        return float(min(by_weights, self.threshold, self.bias, self.current, self.membrane))
 
     @property
     def binding(self) -> str:
@@ -100,6 +102,7 @@ class Budget:
             "threshold": self.threshold,
             "bias": self.bias,
             "current": self.current,
+            "membrane": self.membrane,
         }
         return min(named, key=lambda k: named[k])
 

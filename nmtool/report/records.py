@@ -265,6 +265,8 @@ class VerifyRecord(_Part):
     other: str
     layers: list[VerifyLayer]
     prediction_agreement: Real | None
+    n_samples: Whole
+    overflow: dict[str, dict[str, Whole]] = Field(default_factory=dict)
     further: list[VerifyRecord] = Field(default_factory=list)
 
 

@@ -117,15 +117,19 @@ def _verify(record: Record) -> list[Section]:
     rows, notes = [], []
     for layer in record["layers"]:
         first = layer["first_divergence"]
-        same = f"{100 * layer['agreement']:.4g} %"
+        same = percent(layer["agreement"])
         numbers = (digits(layer[k]) for k in ("spike_ratio", "cosine", "max_abs_dv"))
         rows.append((layer["name"], same, *numbers, _place(first)))
         if first:
             notes.append(
                 f"{layer['name']}: {a} has {_state(first['reference'])}, {b} has {_state(first['other'])}"
             )
+    for name, counts in (record.get("overflow") or {}).items():
+        found = ", ".join(f"{n} times {what.replace('_', ' ')}" for what, n in counts.items())
+        notes.append(f"NM401 {name}: {found} in {b}, as the chip does")
     columns = ("layer", ">same spikes", ">spikes, ratio", ">cosine", ">max |dv|", "first difference")
-    head = f"{b} against {a}: predictions agree on {percent(record['prediction_agreement'])}"
+    agreed = percent(record["prediction_agreement"])
+    head = f"{b} against {a}: predictions agree on {agreed} of {record['n_samples']} samples"
     return [Section(head, columns, tuple(rows), notes=tuple(notes), droppable=("cosine", "spikes, ratio"))]
 
 

@@ -54,8 +54,13 @@ def energy_range(bounds: Mapping[str, float | None]) -> str:
 
 
 def percent(share: float | None) -> str:
-    """A share of one: ``97.5 %``."""
-    return UNKNOWN if share is None else f"{100 * share:.1f} %"
+    """A share of one: ``97.25 %``; only all is ``100 %`` and only none is ``0 %``, whatever rounding would say."""
+    if share is None:
+        return UNKNOWN
+    if share in (0, 1):
+        return f"{100 * share:.0f} %"
+    text = f"{100 * share:.2f}"
+    return {"100.00": "> 99.99 %", "0.00": "< 0.01 %"}.get(text, f"{text} %")
 
 
 def time(ns: float | None) -> str:

@@ -94,6 +94,7 @@ def robustness_record(n: int = 40) -> dict[str, Any]:
 
 VERIFY: dict[str, Any] = {
     "schema": "nmtool.verify/1", "reference": "float", "other": "sim", "prediction_agreement": 0.75,
+    "n_samples": 8, "overflow": {"fc2": {"v_clipped": 3}},
     "layers": [
         {"name": "fc1", "agreement": 1.0, "spike_ratio": 1.0, "cosine": 1.0, "max_abs_dv": 0.0,
          "first_divergence": None},

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from graphs import DT_S, chain, cuba, lif
 
+from nmtool.backends.base import RunOptions
+from nmtool.backends.reference import FloatBackend
+from nmtool.backends.sim import SimBackend
 from nmtool.compiler.compile import compile_graph
 from nmtool.compiler.options import CompileOptions
 from nmtool.compiler.writeback import write_quantised
@@ -177,11 +180,49 @@ def test_a_bias_behind_a_synaptic_filter_needs_a_named_loss(loihi1: TargetSpec) 
     compile_graph(graph, loihi1, CompileOptions(allow=frozenset({"steady-state-bias"})))
 
 
-def test_v_reset_is_shifted_to_zero(loihi1: TargetSpec) -> None:
-    (p,) = compile_graph(
-        chain((6,), nir.Linear(w(4, 6)), lif((4,), v_th=1.0, v_reset=0.25)), loihi1
-    ).program.populations
-    assert int(p.v_th_man) * 64 * p.scale == pytest.approx(0.75, rel=2e-3)
+def test_a_reset_to_another_value_is_refused(loihi1: TargetSpec) -> None:
+    with pytest.raises(FindingsError, match=r"NM204.*n1.*resets to 0.25.*starts there"):
+        compile_graph(chain((6,), nir.Linear(w(4, 6)), lif((4,), v_th=1.0, v_reset=0.25)), loihi1)
+
+
+@pytest.mark.parametrize("beta", [0.5, 0.95, 0.9999])
+def test_a_readout_never_reaches_a_threshold(loihi1: TargetSpec, beta: float) -> None:
+    """A leaky integrator has no threshold; on the chip the largest one must stay out of reach for any input."""
+    one = np.ones(4)
+    readout = nir.LI(one * DT_S / (1 - beta), one / (1 - beta), 0 * one)
+    graph = chain((30,), nir.Linear(np.abs(w(4, 30))), readout)
+    program = compile_graph(graph, loihi1).program
+    spikes = np.ones((program.input.n_steps, 3, 30), np.uint8)
+    options = RunOptions(record=("all",))
+    result = SimBackend(program).run(spikes, options)
+    assert not result.traces["n1"].spikes.any()
+    assert not result.overflow
+    wanted = FloatBackend(graph).run(spikes, options)
+    p = program.population("n1")
+    assert result.traces["n1"].v * p.scale == pytest.approx(wanted.traces["n1"].v, rel=0.02)
+
+
+@pytest.mark.parametrize("behind", [nir.Linear(w(5, 10)), nir.Linear(w(10, 10))])
+def test_different_delays_inside_a_chain_are_refused(loihi1: TargetSpec, behind: nir.NIRNode) -> None:
+    delay = nir.Delay(np.arange(10) * 2 * DT_S)
+    graph = chain((20,), nir.Linear(w(10, 20)), delay, behind, lif((behind.weight.shape[0],)))
+    with pytest.raises(TargetError, match=r"NM205.*n2.*follows delays that differ"):
+        compile_graph(graph, loihi1)
+
+
+def test_a_delayed_bias_needs_a_named_loss(loihi1: TargetSpec) -> None:
+    graph = chain((6,), nir.Affine(w(4, 6), w(4)), nir.Delay(np.full(4, 5 * DT_S)), lif((4,)))
+    with pytest.raises(TargetError, match=r"NM205.*n1.*delays a bias.*steady-state-bias"):
+        compile_graph(graph, loihi1)
+    compile_graph(graph, loihi1, CompileOptions(allow=frozenset({"steady-state-bias"})))
+
+
+def test_time_constants_beyond_the_register_are_not_replaced_silently(loihi1: TargetSpec) -> None:
+    slow = chain((6,), nir.Linear(w(4, 6)), cuba((4,), beta_syn=1 - 5e-5, beta=0.7))
+    with pytest.raises(FindingsError, match=r"NM201.*current decay register is -1"):
+        compile_graph(slow, loihi1)
+    found = compile_graph(chain((6,), nir.Linear(w(4, 6)), lif((4,), beta=1 - 5e-5)), loihi1).findings
+    assert any(d.code == "NM251" and "membrane should lose 5e-05 per step" in d.message for d in found)
 
 
 @pytest.mark.parametrize("encoder", ["spikes", "direct"])

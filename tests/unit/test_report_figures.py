@@ -70,7 +70,7 @@ def test_robust_accuracy_has_a_panel_per_attack_and_dashed_replay() -> None:
 def test_membrane_window_share() -> None:
     layer = plots.Membrane("fc1", np.array([[0.0, 0.4, 0.9], [1.4, 3.0, np.nan]]), 1.0, (0.5, 1.5))
     axis = plots.membrane_distribution([layer, layer]).axes[0]
-    assert axis.get_title(loc="left") == "fc1: 40.0 % in the window"
+    assert axis.get_title(loc="left") == "fc1: 40.00 % in the window"
     assert [x.get_xdata()[0] for x in axis.lines] == [1.0]
     assert sum(p.get_height() for p in axis.patches if p.get_width() < 0.2) == pytest.approx(100, abs=21)
 
@@ -95,7 +95,7 @@ def test_raster_has_a_dot_per_spike(dt_s: float | None, label: str, last: float)
     dots = np.asarray(axis.collections[0].get_offsets())
     assert sorted(map(tuple, dots.tolist())) == [(0.0, 1.0), (last, 5.0)]
     assert axis.get_xlabel() == label
-    assert "2 spikes, density 8.3 %" in axis.get_title(loc="left")
+    assert "2 spikes, density 8.33 %" in axis.get_title(loc="left")
 
 
 def test_files_are_png_and_repeat_byte_for_byte(tmp_path: Path) -> None:

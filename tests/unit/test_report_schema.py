@@ -52,7 +52,7 @@ def test_an_invalid_record_is_not_written(tmp_path: Path) -> None:
             r"NM004.*has schema \"nmtool.verify/2\". Did you mean 'nmtool.verify/1'",
         ),
         ('{"schema": []}', "NM004.*has schema"),
-        ('{"schema": "nmtool.verify/1"}', r"NM004.*x.json: reference: Field required \(and 3 more\)"),
+        ('{"schema": "nmtool.verify/1"}', r"NM004.*x.json: reference: Field required \(and 4 more\)"),
         (
             json.dumps({**VERIFY, "prediction_agreement": "much"}),
             "NM004.*prediction_agreement: .*valid number",

@@ -39,10 +39,10 @@ def test_energy_report_shows_the_vector() -> None:
         "dense",
         "4",
         "4",
-        "25.0 %",
+        "25.00 %",
         "3",
         "20",
-        "76.9 %",
+        "76.92 %",
         "0.472",
         "0.914",
         "0.00850",
@@ -50,7 +50,7 @@ def test_energy_report_shows_the_vector() -> None:
         "1.19",
         "1.45",
     ]
-    assert line(shown, "network")[1:6] == ["6", "22.2 %", "4", "26", "0.614"]
+    assert line(shown, "network")[1:6] == ["6", "22.22 %", "4", "26", "0.614"]
     assert line(shown, "loihi1-davies2018")[:6] == [
         "loihi1-davies2018",
         "chip-dynamic",
@@ -69,7 +69,7 @@ def test_robustness_report_names_replay_and_the_withheld_claim() -> None:
     record = robustness_record()
     shown = drawn(record)
     clean = record["clean"]["float"]["value"]
-    assert line(shown, "no attack")[1].startswith(f"{100 * clean:.1f} %")
+    assert line(shown, "no attack")[1].startswith(f"{100 * clean:.2f} %")
     rows = [x for x in shown.splitlines() if x.startswith("pgd40")]
     assert [re.split(r" {2,}", x)[1] for x in rows] == ["0.1", "0.2"]
     assert "The robustness claim is withheld" in shown
@@ -80,15 +80,21 @@ def test_robustness_report_names_replay_and_the_withheld_claim() -> None:
 
 def test_verify_names_the_first_difference() -> None:
     shown = drawn(VERIFY)
-    assert "sim against float: predictions agree on 75.0 %" in shown
-    assert line(shown, "fc2") == ["fc2", "96 %", "–", "–", "3.50", "step 2, sample 1, neuron [4]"]
+    assert "sim against float: predictions agree on 75.00 % of 8 samples" in shown
+    assert line(shown, "fc2") == ["fc2", "96.00 %", "–", "–", "3.50", "step 2, sample 1, neuron [4]"]
     assert "fc2: float has spike = 1, v = 0, sim has spike = 0, v = 639" in shown
+    assert "NM401 fc2: 3 times v clipped in sim" in shown
 
 
 def test_summary_puts_float_beside_deployed() -> None:
     shown = drawn(SUMMARY)
-    assert line(shown, "accuracy ") == ["accuracy", "97.5 %", "97.0 %"]
-    assert line(shown, "accuracy under pgd40") == ["accuracy under pgd40 at eps 0.1", "52.0 %", "–", "60.0 %"]
+    assert line(shown, "accuracy ") == ["accuracy", "97.50 %", "97.00 %"]
+    assert line(shown, "accuracy under pgd40") == [
+        "accuracy under pgd40 at eps 0.1",
+        "52.00 %",
+        "–",
+        "60.00 %",
+    ]
     assert line(shown, "energy per inference")[-2:] == ["2.50 µJ", "(low to high 2.00 – 3.00 µJ)"]
     assert "the robustness claim is withheld" in shown
     assert line(shown, "SynOps per inference")[-1] == "51.2 k"
@@ -140,3 +146,10 @@ def test_units() -> None:
     ]
     assert [time(x) for x in (None, 187.2, 3.68e6)] == ["–", "187 ns", "3.68 ms"]
     assert percent(None) == "–"
+    assert [percent(x) for x in (0, 1e-6, 0.9825, 0.99996, 1)] == [
+        "0 %",
+        "< 0.01 %",
+        "98.25 %",
+        "> 99.99 %",
+        "100 %",
+    ]
