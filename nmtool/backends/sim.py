@@ -36,11 +36,13 @@ class Blocking:
     Attributes:
         samples, steps: most samples and steps computed together; None chooses by memory.
         threads: blocks computed at the same time; None takes the cores that this process may use.
+        count: False leaves out all counts but the output's, to measure what counting costs.
     """
 
     samples: int | None = None
     steps: int | None = None
     threads: int | None = None
+    count: bool = True
 
 
 class SimBackend:
@@ -77,7 +79,7 @@ class SimBackend:
         plan = self.plan()
         source = feed(self.program, x, options)
         samples, steps = self._sizes(plan, source.n_samples, source.n_steps, options.batch_size)
-        collector = Collector(plan, source, options)
+        collector = Collector(plan, source, options, self.blocking.count)
         self._run_blocks(Job(plan, source, options, steps, collector), samples, progress)
         if options.strict:
             collector.refuse_overflow()
@@ -101,6 +103,8 @@ class SimBackend:
 
     def _sizes(self, plan: Plan, n_samples: int, n_steps: int, batch_size: int) -> tuple[int, int]:
         """Samples per block and steps per chunk."""
+        from nmtool.fixedpoint.scan import COUNTED_STEPS
+
         sizes = [layout.size for layout in plan.layouts.values()]
         largest = max(p.n_neurons for p in self.program.populations)
         rows = int(np.clip(CHUNK_BYTES // (4 * largest + sum(sizes)), MIN_ROWS, MAX_ROWS))
@@ -110,7 +114,7 @@ class SimBackend:
         threads = self._threads()
         blocks = -(-n_samples // max(most * threads, 1)) * threads
         samples = max(1, -(-n_samples // max(blocks, 1)))
-        return samples, min(self.blocking.steps or max(1, rows // samples), n_steps)
+        return samples, min(self.blocking.steps or max(1, rows // samples), n_steps, COUNTED_STEPS)
 
     def _run_blocks(self, job: Job, size: int, progress: Progress | None) -> None:
         """Every block once, several at a time."""

@@ -44,21 +44,20 @@ class Block:
     def __init__(self, job: Job, n_samples: int) -> None:
         self._job, self.n_samples = job, n_samples
         self._input = InputBlock(job.plan, job.feed, job.options, n_samples, job.steps)
-        self._layers = {
-            layer.population.name: LayerRun(
-                layer, job.plan.history[layer.population.name], n_samples, job.steps, job.options
-            )
-            for group in job.plan.groups
-            for layer in group
-        }
+        self._layers: dict[str, LayerRun] = {}
+        for layer in (layer for group in job.plan.groups for layer in group):
+            name = layer.population.name
+            self._layers[name] = LayerRun(layer, job.plan.history[name], n_samples, job.steps, job.options)
 
     def run(self, samples: range) -> None:
         """All steps of these samples; hands the results to the job's collector."""
         job, n_steps = self._job, self._job.feed.n_steps
-        self._input.begin(samples)
+        part = slice(samples.start, samples.stop)
+        self._input.begin(samples, job.collector.counts_of(job.plan.program.input.name)[part])
         for name, run in self._layers.items():
             driven = job.plan.host is not None and job.plan.host.target == name
-            run.begin(n_steps, host_bias(job.plan, job.feed, samples) if driven else None)
+            bias = host_bias(job.plan, job.feed, samples) if driven else None
+            run.begin(n_steps, job.collector.counts_of(name)[part], bias)
         for first in range(0, n_steps, job.steps):
             self._chunk(samples, range(first, min(first + job.steps, n_steps)))
         self._collect(samples)
@@ -93,30 +92,24 @@ class Block:
                 self._layers[layer.population.name].scan(total, range(step, step + 1), at, first_sample)
 
     def _record(self, samples: range, steps: range) -> None:
-        """Copy the chunk into the traces, in flat order."""
-        job = self._job
+        """Copy the chunk into the traces."""
         where = slice(steps.start, steps.stop), slice(samples.start, samples.stop)
-        for name, arrays in job.collector.traces.items():
+        for name, arrays in self._job.collector.traces.items():
             run = self._layers.get(name)
             found: tuple[NDArray[Any], ...] = (
                 self._input.chunk_arrays() if run is None else run.chunk_arrays(len(steps))
             )
             for target, part in zip(arrays, found, strict=True):
-                target[where] = job.plan.layouts[name].outward(part)
+                target[where] = part
 
     def _collect(self, samples: range) -> None:
-        job, found = self._job, self._job.collector
-        part, n = slice(samples.start, samples.stop), len(samples)
+        job, found, part = self._job, self._job.collector, slice(samples.start, samples.stop)
         for name, run in self._layers.items():
-            layout = run.layer.layout
-            layout.outward_into(run.tally.spikes.reshape(n, -1), found.counts[name][part])
-            layout.outward_into(run.last_spikes, found.last[name][part])
+            found.last[name][part] = run.last_spikes
             found.active[name][part] = run.tally.active
             if name == job.plan.program.output:
-                layout.outward_into(run.state.v.reshape(n, -1), found.membrane[part])
+                found.membrane[part] = run.state.v.reshape(len(samples), -1)
         source = job.plan.program.input.name
-        if source in found.counts:
-            job.plan.layouts[source].outward_into(self._input.counts, found.counts[source][part])
         with job.lock:
             for name, run in self._layers.items():
                 found.per_step[name] += run.per_step

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nmtool.backends.base import RunOptions
+from nmtool.backends.sim_counts import Counts
 from nmtool.backends.sim_plan import Plan
 from nmtool.compiler.program import Program
 from nmtool.errors import ModelError
@@ -117,8 +118,7 @@ class InputBlock:
     """The input of a block of samples while time goes on, used again for every block.
 
     Attributes:
-        counts: int32 ``[B, N]``, spikes per line in memory order.
-        per_step: int64 ``[T]``.
+        per_step: int64 ``[T]``, spikes of the block.
     """
 
     def __init__(self, plan: Plan, source: Feed, options: RunOptions, n_samples: int, steps: int) -> None:
@@ -133,16 +133,15 @@ class InputBlock:
         shape = (self._history + steps, n_samples, self._layout.size)
         unused = self._silent or self._in_place is not None
         self._buffer = np.zeros((0, 0, 0) if unused else shape, np.int32 if self._graded else np.uint8)
-        self.counts = np.zeros((n_samples, self._layout.size), np.int32)
         self.per_step = np.zeros(source.n_steps, np.int64)
+        self._counts = Counts(np.zeros((0, 0), np.uint8))
         self._samples, self._n_last = range(n_samples), 0
         self._windows: dict[bool, Window] = {}
 
-    def begin(self, samples: range) -> None:
-        """Before the first step of these samples."""
-        self._samples, self._n_last = samples, 0
+    def begin(self, samples: range, counts: NDArray[Any]) -> None:
+        """Before the first step of these samples, whose spikes are added to ``counts`` ``[B, N]`` (or it is empty)."""
+        self._samples, self._n_last, self._counts = samples, 0, Counts(counts)
         self._buffer[: self._history] = 0
-        self.counts.fill(0)
         self.per_step.fill(0)
 
     def advance(self, step: int, n_steps: int) -> dict[bool, Window]:
@@ -157,7 +156,9 @@ class InputBlock:
         nonzero = window
         if self._graded:
             nonzero = Window((window.array != 0).view(np.uint8), window.span, self._history)
-        self.per_step[step : step + n_steps], seen = nonzero.tally(self.counts)
+        bytes_ = self._counts.bytes.reshape(len(self._samples), -1)
+        self.per_step[step : step + n_steps], seen = nonzero.tally(bytes_)
+        self._counts.end_chunk()
         if seen > 1:
             raise ModelError(
                 "NM109",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from nmtool.backends.base import RunOptions
+from nmtool.backends.sim_counts import Counts
 from nmtool.backends.sim_plan import Layer
 from nmtool.fixedpoint import scan, streams
 from nmtool.fixedpoint.events import Span
@@ -14,7 +17,13 @@ from nmtool.fixedpoint.window import Window
 
 
 class LayerRun:
-    """Arrays of one population for ``n_samples`` samples and chunks of ``steps`` steps, used again for every block.
+    """Arrays of one population for a block of samples and a chunk of steps, used again for every block.
+
+    Args:
+        layer: what runs.
+        history: steps that later readers look back.
+        n_samples, steps: samples, and most steps of a chunk.
+        options: what to trace.
 
     Attributes:
         layer: what runs.
@@ -26,20 +35,30 @@ class LayerRun:
 
     def __init__(self, layer: Layer, history: int, n_samples: int, steps: int, options: RunOptions) -> None:
         n = layer.layout.size
+        self._lanes = n_samples * n
         self.layer, self._history, self._options = layer, history, options
         self.spikes = np.zeros((history + steps, n_samples, n), np.uint8)
         self.state = scan.state_at_rest(n_samples, n)
-        self.tally = scan.no_tally(n_samples, n, steps)
-        shape = (steps, n_samples, n) if options.records(layer.population.name) else (0, 0, 0)
-        self.trace = np.empty(shape, np.int32), np.empty(shape, np.int32)
+        self.tally = scan.no_tally(n_samples, steps)
+        traced = (steps, n_samples, n) if options.records(layer.population.name) else (0, 0, 0)
+        self.trace = np.empty(traced, np.int32), np.empty(traced, np.int32)
         self.per_step = np.zeros(0, np.int64)
+        self._counts = Counts(np.zeros(0, np.uint8))
         self._own_bias, self._tiles = scan.NO_BIAS, scan.tiles_of(n_samples, n)
         self._silence = np.zeros((1, n_samples * n), np.int32)
         self._n_last = 1
 
-    def begin(self, n_steps: int, bias: NDArray[np.int32] | None) -> None:
-        """Everything at rest, before the first of ``n_steps`` steps; a given bias replaces the population's."""
-        for a in (*self.state, *self.tally, self.spikes[: self._history]):
+    def begin(self, n_steps: int, counts: NDArray[Any], bias: NDArray[np.int32] | None) -> None:
+        """Everything at rest, before the first of ``n_steps`` steps.
+
+        Args:
+            n_steps: T.
+            counts: where spikes are counted, ``[B, N]`` in memory order, or empty. Bytes if T allows it.
+            bias: replaces the population's, or None.
+        """
+        self._counts = Counts(counts)
+        self.tally = self.tally._replace(spikes=self._counts.bytes)
+        for a in (*self.state, self.tally.active, self.tally.overflow, self.spikes[: self._history]):
             a.fill(0)
         self.per_step = np.zeros(n_steps, np.int64)
         self._own_bias = scan.NO_BIAS if bias is None else bias
@@ -53,16 +72,17 @@ class LayerRun:
 
     def end_chunk(self, first: int, n_steps: int) -> Window:
         """Note the chunk's spikes per step, and give its spikes to those who read them."""
+        self._counts.end_chunk()
         count = self.tally.per_step[:n_steps]
         self.per_step[first : first + n_steps] = count
-        density = float(count.sum()) / (n_steps * self.tally.spikes.size)
+        density = float(count.sum()) / (n_steps * self._lanes)
         return Window(
             self.spikes, Span(self._history, n_steps, 0, self.spikes.shape[1]), self._history, density
         )
 
     def step_window(self, at: int, lag: int) -> Window:
         """The spikes that act with this lag in the chunk's step ``at``."""
-        density = float(self.tally.per_step[max(at - 1, 0)]) / self.tally.spikes.size
+        density = float(self.tally.per_step[max(at - 1, 0)]) / self._lanes
         return Window(self.spikes, Span(self._history + at - lag, 1, 0, self.spikes.shape[1]), 0, density)
 
     def scan(self, part: Part | None, steps: range, at: int, first_sample: int) -> None:
@@ -74,7 +94,7 @@ class LayerRun:
             at: see above.
             first_sample: index of the block's first sample in its data set.
         """
-        layer, n_steps, lanes = self.layer, len(steps), self.tally.spikes.size
+        layer, n_steps, lanes = self.layer, len(steps), self._lanes
         values, offset, power = part or Part(self._silence)
         chunk = scan.Chunk(
             layer.layout.size, self._tiles, values.reshape(len(values), lanes), np.int32(offset), gain(power),

@@ -41,11 +41,12 @@ class Layout(NamedTuple):
         """From memory order to flat order along the last axis, contiguous."""
         return self._swap(a, (self.size // self.channels, self.channels))
 
-    def outward_into(self, a: NDArray[Any], out: NDArray[Any]) -> None:
-        """Like :meth:`outward`, into a contiguous array whose type may be wider."""
+    def shaped(self, a: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        """The last axis from memory order to the population's shape, as a view where strides can express it."""
         lead = a.shape[:-1]
-        turned = a.reshape(*lead, self.size // self.channels, self.channels).swapaxes(-1, -2)
-        out.reshape(*lead, self.channels, self.size // self.channels)[...] = turned
+        if self.channels == 1 or shape[0] != self.channels:
+            return self.outward(a).reshape(*lead, *shape)
+        return np.moveaxis(a.reshape(*lead, *shape[1:], self.channels), -1, len(lead))
 
     def _swap(self, a: NDArray[Scalar], split: tuple[int, int]) -> NDArray[Scalar]:
         if self.channels == 1:

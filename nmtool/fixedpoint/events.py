@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from nmtool.fixedpoint.jit import inlined, kernel, ones, trailing_zeros
 
 WORD = 64
-GROUP = 8
+GROUP = 4
 
 
 class Span(NamedTuple):
@@ -40,7 +40,7 @@ class Events(NamedTuple):
 
 
 NO_VALUES = np.empty(0, np.int32)
-NO_COUNTS = np.empty((0, 0), np.int32)
+NO_COUNTS = np.empty((0, 0), np.uint8)
 
 
 class Packed(NamedTuple):
@@ -62,8 +62,8 @@ def pack(spikes: NDArray[np.uint8], span: Span) -> Packed:
     return pack_and_count(spikes, span, NO_COUNTS)[0]
 
 
-def pack_and_count(spikes: NDArray[np.uint8], span: Span, counts: NDArray[np.int32]) -> tuple[Packed, int]:
-    """Like :func:`pack`; adds the spikes of every line to ``counts`` ``[B, N]`` while they are at hand.
+def pack_and_count(spikes: NDArray[np.uint8], span: Span, counts: NDArray[np.uint8]) -> tuple[Packed, int]:
+    """Like :func:`pack`; adds the spikes of every line to ``counts`` ``[B, N]``, of at most 255 steps in all.
 
     Returns:
         the bits, and the bitwise or of all values, which is 1 at most if they are binary.
@@ -92,23 +92,19 @@ def graded_events(values: NDArray[np.int32], span: Span) -> Events:
 
 @kernel
 def _pack(spikes, span, counts, words, start):
-    """Fill ``words`` and ``start``; counts go through bytes, which hold 255 steps."""
-    n, n_samples = spikes.shape[2], span.n_samples
+    """Fill ``words`` and ``start``; four steps at a time are counted while they are in the cache."""
+    n_samples = span.n_samples
     total, row = 0, 0
     seen = np.uint8(0)
-    counted = counts.shape[0] > 0
-    bytewise = np.zeros((n_samples if counted else 0, n), np.uint8)
     for t in range(span.n_steps):
         for b in range(n_samples):
-            s = spikes[span.first_step + t, span.first_sample + b]
-            total += _pack_row(s, words[row])
+            total += _pack_row(spikes[span.first_step + t, span.first_sample + b], words[row])
             row += 1
             start[row] = total
-            if counted:
-                seen |= _count(s, bytewise[b])
-        if counted and (t % 255 == 254 or t == span.n_steps - 1):
+        if counts.shape[1] > 0 and (t % 4 == 3 or t == span.n_steps - 1):
             for b in range(n_samples):
-                _flush(bytewise[b], counts[b])
+                first = span.first_step + t - t % 4
+                seen |= _count(spikes, first, t % 4 + 1, span.first_sample + b, counts[b])
     return seen
 
 
@@ -132,19 +128,22 @@ def _pack_row(s, words):
 
 
 @inlined
-def _count(spikes, counts):
+def _count(spikes, first, steps, sample, counts):
+    """Add up to four steps to the counters; returns the bitwise or of all values."""
     seen = np.uint8(0)
-    for j in range(spikes.shape[0]):
-        counts[j] = np.uint8(counts[j] + spikes[j])
-        seen = np.uint8(seen | spikes[j])
+    if steps < 4:
+        for k in range(steps):
+            s = spikes[first + k, sample]
+            for j in range(s.shape[0]):
+                seen = np.uint8(seen | s[j])
+                counts[j] = np.uint8(counts[j] + s[j])
+        return seen
+    a, b = spikes[first, sample], spikes[first + 1, sample]
+    c, d = spikes[first + 2, sample], spikes[first + 3, sample]
+    for j in range(a.shape[0]):
+        seen = np.uint8(seen | a[j] | b[j] | c[j] | d[j])
+        counts[j] = np.uint8(counts[j] + a[j] + b[j] + c[j] + d[j])
     return seen
-
-
-@inlined
-def _flush(bytewise, counts):
-    for j in range(counts.shape[0]):
-        counts[j] = np.int32(counts[j] + bytewise[j])
-        bytewise[j] = np.uint8(0)
 
 
 @kernel

@@ -63,8 +63,8 @@ class NeuronParams:
 
     @property
     def bias(self) -> Int:
-        """The effective bias in membrane units."""
-        return shift_left_or_floor(self.bias_man, self.bias_exp)
+        """The effective bias in membrane units, an int32 in Lava."""
+        return wrap_int32(shift_left_or_floor(self.bias_man, self.bias_exp))
 
 
 def zero_state(n_samples: int, n_neurons: int) -> State:

@@ -70,11 +70,11 @@ class Window:
             self._packed[parts] = pack(cut, self._reach(parts))
         return self._packed[parts]
 
-    def tally(self, counts: NDArray[np.int32]) -> tuple[NDArray[np.int64], int]:
+    def tally(self, counts: NDArray[np.uint8]) -> tuple[NDArray[np.int64], int]:
         """Count the spikes of the span (not of its history), binary only; notes the density.
 
         Args:
-            counts: int32 ``[B, N]``, added to.
+            counts: uint8 ``[B, N]``, added to, or empty.
 
         Returns:
             spikes per step int64 ``[T]``, and the bitwise or of all values.
