@@ -66,7 +66,7 @@ def feed(program: Program, x: NDArray[Any], options: RunOptions) -> Feed:
         raise _misfit(program, f"x is {x.dtype} {x.shape}, allowed is [B, {_dims(spec.shape)}]")
     if x.dtype.kind not in "fiub":
         raise _misfit(program, f"x is {x.dtype}, allowed are real numbers")
-    flat = x.reshape(len(x), -1)
+    flat = x.reshape(len(x), program.size(spec.name))
     if not np.isfinite(flat).all():
         raise _misfit(program, "x has values that are not finite")
     if spec.encoder == "direct":
@@ -86,7 +86,7 @@ def _spikes(program: Program, x: NDArray[Any], options: RunOptions) -> Feed:
     if options.n_steps is not None and options.n_steps != x.shape[0]:
         raise _misfit(program, f"spikes have {x.shape[0]} steps, {options.n_steps} were asked for")
     payload = max((c.message_bits for c in program.connections if c.source == spec.name), default=0)
-    flat = np.ascontiguousarray(x).reshape(x.shape[0], x.shape[1], -1)
+    flat = np.ascontiguousarray(x).reshape(*x.shape[:2], program.size(spec.name))
     if flat.dtype == np.bool_:
         flat = flat.view(np.uint8)
     if payload > 0 and flat.size and (flat.min() < 0 or flat.max() > 1):

@@ -86,8 +86,8 @@ class Window:
         return np.diff(packed.start[:: self.span.n_samples]), seen
 
     def rows(self, lag: int) -> NDArray[Any]:
-        """The span shifted back by ``lag`` steps, contiguous ``[T * B, N]``."""
+        """The span shifted back by ``lag`` steps, ``[T * B, N]``, contiguous and writable as PyTorch wants it."""
         s = self.span
         first = s.first_step - lag
         part = self.array[first : first + s.n_steps, s.first_sample : s.first_sample + s.n_samples]
-        return np.ascontiguousarray(part).reshape(-1, self.array.shape[2])
+        return np.require(part, requirements=["C", "W"]).reshape(-1, self.array.shape[2])

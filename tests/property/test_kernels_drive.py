@@ -182,6 +182,18 @@ def test_a_convolution_is_its_definition(seed, shapes, kind, density, graded):
         np.testing.assert_array_equal(activation(part), want)
 
 
+@pytest.mark.parametrize("kind", ["largest", "excitatory", "inhibitory"])
+@pytest.mark.parametrize("channels", [28, 29, 60])
+def test_a_convolutions_sixteen_bit_sum_is_emptied_before_it_overflows(kind, channels):
+    g = kernels.Geometry((channels, 4, 4), (3, 4, 4), padding=(1, 1))
+    w = weights_of(np.random.default_rng(0), kind, (3, channels, 3, 3))
+    w[0], w[1] = w.min(), w.max()
+    x = np.ones((1, 1, channels * 16), np.uint8)
+    part = synapses.Conv(w, g).drive(Window(x, Span(0, 1, 0, 1), density=0.0), 0)
+    want = np.moveaxis(correlated(w, g, np.ones((1, *g.in_shape))), 1, -1)
+    np.testing.assert_array_equal(activation(part).reshape(want.shape), want)
+
+
 @settings(max_examples=50, deadline=None)
 @given(SEEDS, geometries_st(), KINDS)
 def test_a_host_convolution_is_exact(seed, shapes, kind):

@@ -41,7 +41,7 @@ def check(wild: Wild, blocking: Blocking) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     seed=st.integers(0, 2**32),
     blocking=st.builds(
